@@ -1,0 +1,14 @@
+"""Open-AutoGLM: from data and a budget to a GLM-family model that is trained, compressed, served and proven."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["AutoTrainer", "__version__", "load"]
+if TYPE_CHECKING:
+    from openautoglm.api import AutoTrainer, load
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'openautoglm' has no attribute {name!r}")
+    return getattr(__import__("openautoglm.api", fromlist=[name]), name)

@@ -1,0 +1,1 @@
+"""Ground floor: errors, values, files, log, progress, hardware, plug-ins. Imports nothing of ours."""
