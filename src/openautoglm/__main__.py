@@ -1,0 +1,5 @@
+"""``python -m openautoglm`` is ``autoglm``."""
+
+from openautoglm.cli.main import main
+
+main()
