@@ -1,0 +1,1 @@
+"""Facts and weights of GLM models: specs, presets, transformers classes, bundles."""
