@@ -1,0 +1,39 @@
+# Two commands for a new clone:  make demo   and   make test
+# Needed: CPython 3.11, pip, make, g++.  On a machine without a GPU, spare yourself the CUDA packages:
+#   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON   ?= python3
+PIP_ARGS ?=
+WORKERS  ?= 2
+VENV     := .venv
+BIN      := $(VENV)/bin
+READY    := $(VENV)/.ready
+
+.PHONY: demo test lint bench docs clean
+
+$(READY): constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("CPython 3.11 or later is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e '.[train,dev]'
+	touch $@
+
+demo: $(READY)  ## a dirty data set becomes a small GLM: cleaned, searched, trained, scored, exported
+	$(BIN)/python examples/quickstart/demo.py
+
+test: $(READY)  ## every test, two at a time, with coverage
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
+	$(BIN)/python -m pytest -q -n $(WORKERS) --cov --cov-report=term:skip-covered
+
+lint: $(READY)  ## style, types, and the import contract
+	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## the figures of docs/benchmarks.md, one script after the other
+	for script in benchmarks/*.py; do echo "== $$script" && $(BIN)/python $$script || exit 1; done
+
+docs: $(READY)  ## docs/task-reference.md from the settings models
+	$(BIN)/python -m openautoglm.pipeline.reference docs/task-reference.md
+
+clean:  ## what the tools leave behind; runs and the environment stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
