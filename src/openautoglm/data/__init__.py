@@ -1,0 +1,1 @@
+"""The data door: files become examples, examples are cleaned, deduplicated, split and packed."""
