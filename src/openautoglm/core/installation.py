@@ -1,4 +1,4 @@
-"""Whether the interpreter and the packages that the verbs need are there, import, and have fitting versions."""
+"""Whether the interpreter and the packages of the verbs are there, import, and fit in version."""
 
 from __future__ import annotations
 
