@@ -1,10 +1,10 @@
 """How typical each reference is among the references of its own source.
 
-Data-to-text sets give several references per source; some are slips of the writer: values left out, facts made up.
-A reference that shares its n-grams with the others says what most writers say. Weighting the loss by that
-agreement moves the model towards the consensus which multi-reference metrics reward, without dropping a row.
-The measure is the document-frequency form of the pairwise n-gram F1 of minimum-Bayes-risk choice (Kumar and Byrne,
-2004), linear in the number of references.
+Data-to-text sets give several references per source; some are slips of the writer: values left out, facts
+made up. A reference that shares its n-grams with the others says what most writers say. Weighting the loss by
+that agreement moves the model towards the consensus which multi-reference metrics reward; no row is dropped.
+The measure is the document-frequency form of the pairwise n-gram F1 of minimum-Bayes-risk choice (Kumar and
+Byrne, 2004), linear in the number of references.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MIN_REFERENCES = 3
 
 
 def agreement(references: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-    """Return for each of R references (token ids) its mean n-gram F1 (n = 1..4, sets) with the other ones, [R], 0 to 1.
+    """Return for each of R references (token ids) its mean n-gram F1 (n = 1..4) with the others, [R], 0 to 1.
 
     A single reference has nobody to agree with and gets 0.
     """
