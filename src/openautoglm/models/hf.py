@@ -1,39 +1,48 @@
-"""Weights in transformers' own classes: built from a spec, or loaded from a checkpoint. No remote code, no pickles."""
+"""Weights in transformers' own classes: built from a spec, or loaded from a checkpoint. No remote code, no
+pickles.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
+from openautoglm.core.errors import BundleError
+from openautoglm.core.files import read_json
 from openautoglm.models.spec import GlmSpec
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch.utils.hooks import RemovableHandle
-
-_CLASSES = {"glm": ("GlmConfig", "GlmForCausalLM"), "glm4": ("Glm4Config", "Glm4ForCausalLM")}
+CLASSES = {"glm": ("GlmConfig", "GlmForCausalLM"), "glm4": ("Glm4Config", "Glm4ForCausalLM")}
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def build(spec: GlmSpec, *, seed: int, dropout: float = 0.0, attention_dropout: float = 0.0,
-          init_std: float = 0.02) -> Any:
+def build(
+    spec: GlmSpec, *, seed: int, dropout: float = 0.0, attention_dropout: float = 0.0, init_std: float = 0.02
+) -> Any:
     """Return a new ``GlmForCausalLM`` or ``Glm4ForCausalLM`` in fp32 on the CPU.
 
     Weights are normal with `init_std`; the matrices that write to the residual stream have it divided by
-    ``sqrt(2 * layers)`` (Radford et al. 2019, GPT-2), biases are zero, norms one. The same spec and seed give the
-    same weights, and torch's own random state is left as it was.
+    ``sqrt(2 * layers)`` (Radford et al. 2019, GPT-2), biases are zero, norms one. The same spec and seed give
+    the same weights, and torch's own random state is left as it was.
 
     Args:
         dropout: on the embedding and on what attention and feed-forward add to the stream (see `Dropouts`).
         attention_dropout: on the attention weights.
     """
-    config_name, model_name = _CLASSES[spec.family]
-    config = getattr(transformers, config_name)(**{
-        **spec.config(), "attention_dropout": attention_dropout, "initializer_range": init_std})
+    config_name, model_name = CLASSES[spec.family]
+    config = getattr(transformers, config_name)(
+        **{**spec.config(), "attention_dropout": attention_dropout, "initializer_range": init_std}
+    )
     config._attn_implementation = "sdpa"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -56,8 +65,8 @@ def residual_outputs(model: Any) -> Iterator[nn.Linear]:
 class Dropouts:
     """Dropout on the embedding and on every residual branch of a GLM, by forward hooks.
 
-    The transformers classes know attention dropout only. The hooks act while a module is in training mode; weights
-    and their names stay as they are. Keep the object to `remove` them again.
+    The transformers classes know attention dropout only. The hooks act while a module is in training mode;
+    weights and their names stay as they are. Keep the object to `remove` them again.
 
     Args:
         model: a ``GlmForCausalLM`` or ``Glm4ForCausalLM``.
@@ -67,7 +76,9 @@ class Dropouts:
     def __init__(self, model: Any, probability: float) -> None:
         self.probability = probability
         modules: list[nn.Module] = [model.model.embed_tokens, *residual_outputs(model)]
-        self._handles: list[RemovableHandle] = [module.register_forward_hook(_Drop(probability)) for module in modules]
+        self._handles: list[RemovableHandle] = [
+            module.register_forward_hook(_Drop(probability)) for module in modules
+        ]
 
     def remove(self) -> None:
         """Take all hooks off."""
@@ -84,3 +95,78 @@ class _Drop:
 
     def __call__(self, module: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
         return nn.functional.dropout(output, self._probability, training=module.training)
+
+
+def load(folder_or_hub: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[Any, GlmSpec]:
+    """Return model and spec of a checkpoint: a folder, or a name on the hub (fetched, or found in its cache).
+
+    Only safetensors are read and no remote code is ever run.
+
+    Raises:
+        SpecError: the architecture is not supported.
+        BundleError: the checkpoint cannot be found, fetched or read.
+    """
+    folder = checkpoint_folder(folder_or_hub)
+    try:
+        config = read_json(folder / "config.json")
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"config.json cannot be read: {error}",
+            where=str(folder),
+            remedy="give a folder that holds a transformers checkpoint",
+        ) from error
+    spec = GlmSpec.from_config(config, where=str(folder / "config.json"))
+    try:
+        with _without_progress_bars():
+            model = getattr(transformers, CLASSES[spec.family][1]).from_pretrained(
+                folder,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BundleError(
+            f"the weights cannot be read: {error}",
+            where=str(folder),
+            remedy="fetch or write the checkpoint again, as safetensors",
+        ) from error
+    return model.eval(), spec
+
+
+def checkpoint_folder(folder_or_hub: str | Path) -> Path:
+    """Return the local folder of a checkpoint, fetching it from the hub when the argument is no folder.
+
+    Raises:
+        BundleError: there is no such folder and the hub has, or gives, no such repository.
+    """
+    folder = Path(folder_or_hub)
+    if folder.is_dir():
+        return folder
+    name = str(folder_or_hub)
+    if not _HUB_NAME.fullmatch(name):
+        raise BundleError(
+            "no such folder, and not a name on the hub",
+            where=name,
+            remedy="give the path of a checkpoint folder, or a name such as zai-org/glm-4-9b-chat-hf",
+        )
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"cannot be fetched from the hub: {type(error).__name__}",
+            where=name,
+            remedy="check the name and the connection, or download the checkpoint and give its folder",
+        ) from error
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()

@@ -1,7 +1,7 @@
 """The facts of one GLM architecture, as data.
 
-Families: ``glm`` (GLM-4-9B-chat-hf, GLM-Edge; pre-norm) and ``glm4`` (GLM-4-0414; two more norms a layer, before the
-residual adds). Both have grouped-query attention, interleaved rotary positions over the first
+Families: ``glm`` (GLM-4-9B-chat-hf, GLM-Edge; pre-norm) and ``glm4`` (GLM-4-0414; two more norms a layer,
+before the residual adds). Both have grouped-query attention, interleaved rotary positions over the first
 ``rotary_factor * head_dim`` dimensions, a fused SwiGLU feed-forward without bias, and RMSNorm in fp32.
 """
 
@@ -55,8 +55,11 @@ class GlmSpec(Settings):
         rotary = self.head_dim * self.rotary_factor
         if rotary != int(rotary) or int(rotary) % 2:
             raise ValueError(f"rotary_factor x head_dim = {rotary:g} must be an even whole number")
-        outside = [i for i in (*self.eos_ids, *([] if self.pad_id is None else [self.pad_id]))
-                   if not 0 <= i < self.vocab_size]
+        outside = [
+            i
+            for i in (*self.eos_ids, *([] if self.pad_id is None else [self.pad_id]))
+            if not 0 <= i < self.vocab_size
+        ]
         if outside:
             raise ValueError(f"ids {outside} lie outside the vocabulary of {self.vocab_size}")
         return self
@@ -99,20 +102,29 @@ class GlmSpec(Settings):
         return 2 * (self.layers * self._layer_matrices + self.vocab_size * self.hidden_size)
 
     def training_flops_per_token(self, context: int = 0) -> int:
-        """Operations of one token's forward and backward pass; `context` is the mean number of tokens it attends to."""
+        """Operations of one token's forward and backward pass, attending to `context` tokens."""
         return 3 * (self.flops_per_token + 4 * self.layers * self.query_size * context)
 
     def kv_bytes_per_token(self, bytes_per_value: int = 2) -> int:
         """Bytes that one token takes in the KV cache."""
         return 2 * self.layers * self.kv_size * bytes_per_value
 
-    def inference_memory_bytes(self, *, tokens: int = 0, bytes_per_weight: float = 2.0, bytes_per_kv: int = 2) -> int:
+    def inference_memory_bytes(
+        self, *, tokens: int = 0, bytes_per_weight: float = 2.0, bytes_per_kv: int = 2
+    ) -> int:
         """Bytes of weights and of a KV cache of `tokens` tokens."""
         return int(self.parameters * bytes_per_weight) + tokens * self.kv_bytes_per_token(bytes_per_kv)
 
-    def training_memory_bytes(self, tokens_per_batch: int, *, bf16: bool = True, ema: bool = False,
-                              checkpointing: bool = False, trainable: int | None = None) -> int:
-        """Bytes at the peak of a training step: weights, gradients, AdamW's two states (fp32), kept activations.
+    def training_memory_bytes(
+        self,
+        tokens_per_batch: int,
+        *,
+        bf16: bool = True,
+        ema: bool = False,
+        checkpointing: bool = False,
+        trainable: int | None = None,
+    ) -> int:
+        """Bytes at the peak of a training step: weights, gradients, AdamW's two states, kept activations.
 
         Args:
             tokens_per_batch: tokens of one forward pass, padding included.
@@ -129,25 +141,42 @@ class GlmSpec(Settings):
         return weights + tokens_per_batch * (kept + logits)
 
     def _activation_bytes(self, width: int) -> int:
-        """Bytes that one layer keeps of one token for its backward pass; `width` is that of the matrix products."""
+        """Bytes that a layer keeps of a token for the backward pass; `width` of a value in products."""
         norms = (4 if self.family == "glm4" else 2) * self.hidden_size * (4 + 4 + 4 + width)
-        attention = (self.query_size + self.kv_size) * (width + 4 + 4) + width * (2 * self.query_size + self.kv_size)
+        attention = (self.query_size + self.kv_size) * (width + 4 + 4) + width * (
+            2 * self.query_size + self.kv_size
+        )
         feed_forward = 5 * self.ffn_size * width
         return norms + attention + feed_forward
 
     def config(self) -> dict[str, Any]:
         """Return the content of transformers' ``config.json``."""
         return {
-            "architectures": [_ARCHITECTURES[self.family]], "model_type": self.family,
-            "vocab_size": self.vocab_size, "hidden_size": self.hidden_size, "intermediate_size": self.ffn_size,
-            "num_hidden_layers": self.layers, "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads, "head_dim": self.head_dim, "hidden_act": "silu",
-            "attention_dropout": 0.0, "attention_bias": self.qkv_bias, "initializer_range": 0.02,
-            "max_position_embeddings": self.max_positions, "rms_norm_eps": self.rms_eps,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta,
-                                "partial_rotary_factor": self.rotary_factor},
-            "tie_word_embeddings": self.tied, "use_cache": True, "bos_token_id": None,
-            "pad_token_id": self.pad_id, "eos_token_id": list(self.eos_ids),
+            "architectures": [_ARCHITECTURES[self.family]],
+            "model_type": self.family,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.ffn_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "attention_dropout": 0.0,
+            "attention_bias": self.qkv_bias,
+            "initializer_range": 0.02,
+            "max_position_embeddings": self.max_positions,
+            "rms_norm_eps": self.rms_eps,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": self.rope_theta,
+                "partial_rotary_factor": self.rotary_factor,
+            },
+            "tie_word_embeddings": self.tied,
+            "use_cache": True,
+            "bos_token_id": None,
+            "pad_token_id": self.pad_id,
+            "eos_token_id": list(self.eos_ids),
         }
 
     @classmethod
@@ -160,32 +189,62 @@ class GlmSpec(Settings):
         _refuse_foreign(config, where)
         rope = {**config, **(config.get("rope_parameters") or config.get("rope_scaling") or {})}
         if rope.get("rope_type", rope.get("type", "default")) not in ("default", None):
-            raise SpecError(f"scaled rotary positions ({rope.get('rope_type')}) are not supported", where=where,
-                            remedy="use the checkpoint without position scaling")
+            raise SpecError(
+                f"scaled rotary positions ({rope.get('rope_type')}) are not supported",
+                where=where,
+                remedy="use the checkpoint without position scaling",
+            )
         if config.get("hidden_act", "silu") not in ("silu", "swish"):
-            raise SpecError(f"activation {config['hidden_act']!r} is not supported", where=where,
-                            remedy="use a GLM checkpoint, whose activation is silu")
-        defaults = {"num_key_value_heads": 2, "head_dim": 128, "rms_norm_eps": 1.5625e-07, "attention_bias": True,
-                    "max_position_embeddings": 131072, "tie_word_embeddings": False,
-                    "eos_token_id": [151329, 151336, 151338], "pad_token_id": 151329}
-        facts = {**defaults, **{key: value for key, value in config.items() if key == "pad_token_id" or value is not None}}
+            raise SpecError(
+                f"activation {config['hidden_act']!r} is not supported",
+                where=where,
+                remedy="use a GLM checkpoint, whose activation is silu",
+            )
+        defaults = {
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+            "rms_norm_eps": 1.5625e-07,
+            "attention_bias": True,
+            "max_position_embeddings": 131072,
+            "tie_word_embeddings": False,
+            "eos_token_id": [151329, 151336, 151338],
+            "pad_token_id": 151329,
+        }
+        facts = {
+            **defaults,
+            **{key: value for key, value in config.items() if key == "pad_token_id" or value is not None},
+        }
         eos = facts["eos_token_id"]
         try:
             return cls(
-                family=facts["model_type"], vocab_size=facts["vocab_size"], hidden_size=facts["hidden_size"],
-                layers=facts["num_hidden_layers"], heads=facts["num_attention_heads"],
-                kv_heads=facts["num_key_value_heads"], head_dim=facts["head_dim"],
-                ffn_size=facts["intermediate_size"], rotary_factor=rope.get("partial_rotary_factor", 0.5),
-                rope_theta=rope.get("rope_theta", 10000.0), qkv_bias=facts["attention_bias"],
-                rms_eps=facts["rms_norm_eps"], max_positions=facts["max_position_embeddings"],
-                tied=facts["tie_word_embeddings"], pad_id=facts["pad_token_id"],
-                eos_ids=(eos,) if isinstance(eos, int) else tuple(eos))
+                family=facts["model_type"],
+                vocab_size=facts["vocab_size"],
+                hidden_size=facts["hidden_size"],
+                layers=facts["num_hidden_layers"],
+                heads=facts["num_attention_heads"],
+                kv_heads=facts["num_key_value_heads"],
+                head_dim=facts["head_dim"],
+                ffn_size=facts["intermediate_size"],
+                rotary_factor=rope.get("partial_rotary_factor", 0.5),
+                rope_theta=rope.get("rope_theta", 10000.0),
+                qkv_bias=facts["attention_bias"],
+                rms_eps=facts["rms_norm_eps"],
+                max_positions=facts["max_position_embeddings"],
+                tied=facts["tie_word_embeddings"],
+                pad_id=facts["pad_token_id"],
+                eos_ids=(eos,) if isinstance(eos, int) else tuple(eos),
+            )
         except KeyError as error:
-            raise SpecError(f"lacks the key {error}", where=where, remedy="fetch the checkpoint's config.json again") from error
+            raise SpecError(
+                f"lacks the key {error}", where=where, remedy="fetch the checkpoint's config.json again"
+            ) from error
         except ValidationError as error:
             faults = "; ".join(fault["msg"] for fault in error.errors())
-            raise SpecError(f"the facts do not fit together: {faults}", where=where,
-                            remedy="fetch the checkpoint's config.json again") from error
+            raise SpecError(
+                f"the facts do not fit together: {faults}",
+                where=where,
+                remedy="fetch the checkpoint's config.json again",
+            ) from error
 
 
 def _refuse_foreign(config: Mapping[str, Any], where: str) -> None:
@@ -193,10 +252,19 @@ def _refuse_foreign(config: Mapping[str, Any], where: str) -> None:
     if kind in _ARCHITECTURES:
         return
     if kind == "chatglm" or "auto_map" in config:
-        raise SpecError("the checkpoint needs code of its own (remote code), which is never run", where=where,
-                        remedy="use the conversion for transformers, e.g. glm-4-9b-chat-hf in place of glm-4-9b-chat")
+        raise SpecError(
+            "the checkpoint needs code of its own (remote code), which is never run",
+            where=where,
+            remedy="use the conversion for transformers, e.g. glm-4-9b-chat-hf in place of glm-4-9b-chat",
+        )
     if kind in ("glm4_moe", "glm4_moe_lite"):
-        raise SpecError(f"mixture-of-experts models ({kind}) are not supported yet", where=where,
-                        remedy="use a dense GLM: families glm and glm4")
-    raise SpecError(f"model type {kind!r} is not a GLM that we know", where=where,
-                    remedy="use a checkpoint of the families glm (GLM-4-9B-chat-hf, GLM-Edge) or glm4 (GLM-4-0414)")
+        raise SpecError(
+            f"mixture-of-experts models ({kind}) are not supported yet",
+            where=where,
+            remedy="use a dense GLM: families glm and glm4",
+        )
+    raise SpecError(
+        f"model type {kind!r} is not a GLM that we know",
+        where=where,
+        remedy="use a checkpoint of the families glm (GLM-4-9B-chat-hf, GLM-Edge) or glm4 (GLM-4-0414)",
+    )

@@ -1,7 +1,7 @@
 """What of a record a text covers: are the values of its fields mentioned?
 
-Knows no data set: a field is a name and a value, and a value is covered when it stands in the text after both are
-brought to one plain form.
+Knows no data set: a field is a name and a value, and a value is covered when it stands in the text after both
+are brought to one plain form.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SPACED = re.compile(r"[a-z0-9]")
 
 
 def normalise(text: str) -> str:
-    """Return `text` in compatibility form, case-folded, without accents; everything but letters and digits is one space.
+    """Return `text` case-folded, without accents; whatever is neither letter nor digit becomes one space.
 
     ``"Café  Brazil's (£20-25)"`` becomes ``"cafe brazil s 20 25"``.
     """
@@ -25,8 +25,10 @@ def normalise(text: str) -> str:
 
 
 def mentions(text: str, value: str) -> bool:
-    """Tell whether `value` stands in `text` at word borders (both normalised); borders are not asked of scripts
-    that write no spaces. An empty value is always covered."""
+    """Tell whether `value` stands in `text` at word borders, both normalised.
+
+    Scripts that write no spaces have no word borders. An empty value is always covered.
+    """
     return _contains(f" {normalise(text)} ", normalise(value))
 
 

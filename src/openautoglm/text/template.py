@@ -4,13 +4,13 @@ Two forms. ``glm4`` is the one of the released chat checkpoints::
 
     [gMASK]<sop><|system|>\\n{system}<|user|>\\n{source}<|assistant|>\\n{target}<|user|>
 
-``pair`` is a compact one for models trained from scratch on pairs; marks stand where a reader needs them, and an
-answer ends with its end token, so that a conversation grows by appending::
+``pair`` is a compact one for models trained from scratch on pairs; marks stand where a reader needs them, and
+an answer ends with its end token, so that a conversation grows by appending::
 
     <sop>{source}<|assistant|>{target}<|endoftext|><|user|>{source}<|assistant|>{target}<|endoftext|>
 
-In both, plain text (empty source, no turns, no system) is its head (``[gMASK]<sop>`` or ``<sop>``), the text and
-``<|endoftext|>``. Nothing is ever cut: lengths are the business of those who ask.
+In both, plain text (empty source, no turns, no system) is its head (``[gMASK]<sop>`` or ``<sop>``), the text
+and ``<|endoftext|>``. Nothing is ever cut: lengths are the business of those who ask.
 """
 
 from __future__ import annotations
@@ -66,8 +66,10 @@ class Template(Settings):
     def encode_many(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[Encoded]:
         """Return `encode` of each example; all texts are tokenised in one batch."""
         prompts = [self._prompt(example.source, example.turns) for example in examples]
-        targets = [self._target(example, plain=len(prompt) == self._head_pieces)
-                   for example, prompt in zip(examples, prompts, strict=True)]
+        targets = [
+            self._target(example, plain=len(prompt) == self._head_pieces)
+            for example, prompt in zip(examples, prompts, strict=True)
+        ]
         pieces = [piece for pair in zip(prompts, targets, strict=True) for part in pair for piece in part]
         ids = iter(_ids(pieces, tokenizer))
         encoded = []
@@ -84,7 +86,7 @@ class Template(Settings):
         return tuple(tokenizer.special[token] for token in stops if token in tokenizer.special)
 
     def reply(self, ids: Sequence[int], tokenizer: Tokenizer) -> str:
-        """Return the text of a generated answer: special tokens and the form's own line break are taken off."""
+        """Return the text of a generated answer: no special tokens, nor the form's own line break."""
         text = tokenizer.decode(ids)
         return text.removeprefix("\n") if self.kind == "glm4" else text
 
@@ -106,7 +108,9 @@ class Template(Settings):
     def _turn(self, turn: Turn, *, first: bool) -> list[_Piece]:
         mark = _MARKS.get(turn.role)
         if mark is None:
-            raise TokenizerError(f"a turn has the unknown role {turn.role!r}", remedy=f"use one of {', '.join(_MARKS)}")
+            raise TokenizerError(
+                f"a turn has the unknown role {turn.role!r}", remedy=f"use one of {', '.join(_MARKS)}"
+            )
         if self.kind == "glm4":
             return [_Piece(mark, True), _Piece(f"\n{turn.text}")]
         if first and turn.role == "user":
@@ -129,5 +133,7 @@ def _ids(pieces: Sequence[_Piece], tokenizer: Tokenizer) -> list[list[int]]:
     try:
         return [[tokenizer.special[piece.text]] if piece.special else next(plain) for piece in pieces]
     except KeyError as error:
-        raise TokenizerError(f"the tokenizer lacks the special token {error}",
-                             remedy="use the template kind `pair`, or a GLM-4 tokenizer") from error
+        raise TokenizerError(
+            f"the tokenizer lacks the special token {error}",
+            remedy="use the template kind `pair`, or a GLM-4 tokenizer",
+        ) from error

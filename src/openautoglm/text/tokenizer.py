@@ -19,7 +19,12 @@ from openautoglm.core.errors import TokenizerError
 from openautoglm.core.files import fingerprint, write_json
 
 END, SYSTEM, USER, ASSISTANT, OBSERVATION = (
-    "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
+    "<|endoftext|>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|observation|>",
+)
 GMASK, START, PAD = "[gMASK]", "<sop>", "<|pad|>"
 GLM4_SPECIAL = (END, "[MASK]", GMASK, "[sMASK]", START, "<eop>", SYSTEM, USER, ASSISTANT, OBSERVATION)
 """GLM-4's special tokens, in the order of their ids in the released checkpoints."""
@@ -29,13 +34,16 @@ SMALLEST_VOCABULARY = len(_ALPHABET) + len(GLM4_SPECIAL) + 1
 """All bytes and all special tokens, no merges."""
 
 _WORDS = r" ?[\p{L}\p{M}]+| ?\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
-"""Merges never cross these pieces: a word, up to three digits, punctuation (each with one space before it), spaces."""
+"""Merges never cross these pieces: a word, up to three digits, punctuation (each with one space before it),
+spaces.
+"""
 
 
 class Tokenizer:
     """Text to ids and back.
 
-    Build one with `train` or `load`. Instances are immutable for their users and safe to share between threads.
+    Build one with `train` or `load`. Instances are immutable for their users and safe to share between
+    threads.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, *, where: str = "tokenizer") -> None:
@@ -44,34 +52,47 @@ class Tokenizer:
         backend.encode_special_tokens = True  # special tokens in a text are text
         self._backend = backend
         self.special: Mapping[str, int] = MappingProxyType(
-            {token.content: i for i, token in sorted(backend.get_added_tokens_decoder().items()) if token.special})
+            {
+                token.content: i
+                for i, token in sorted(backend.get_added_tokens_decoder().items())
+                if token.special
+            }
+        )
         missing = [token for token in (END, START, USER, ASSISTANT) if token not in self.special]
         if missing:
-            raise TokenizerError(f"the tokenizer lacks the special tokens {', '.join(missing)}", where=where,
-                                 remedy="use a GLM-4 tokenizer, or train one on the data")
+            raise TokenizerError(
+                f"the tokenizer lacks the special tokens {', '.join(missing)}",
+                where=where,
+                remedy="use a GLM-4 tokenizer, or train one on the data",
+            )
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
         """Learn merges from `texts` until `vocab_size` ids exist, special tokens included.
 
-        Few texts may give fewer ids than asked for. The result depends on the texts only, not on their order's
-        hashing, the machine or the number of threads.
+        Few texts may give fewer ids than asked for. The result depends on the texts only, not on their
+        order's hashing, the machine or the number of threads.
 
         Raises:
             TokenizerError: `vocab_size` is too small to hold all bytes, or a text is not valid Unicode.
         """
         if vocab_size < SMALLEST_VOCABULARY:
-            raise TokenizerError(f"a vocabulary of {vocab_size} cannot hold all bytes and special tokens",
-                                 remedy=f"ask for at least {SMALLEST_VOCABULARY} tokens")
+            raise TokenizerError(
+                f"a vocabulary of {vocab_size} cannot hold all bytes and special tokens",
+                remedy=f"ask for at least {SMALLEST_VOCABULARY} tokens",
+            )
         backend = tokenizers.Tokenizer(models.BPE())
-        backend.pre_tokenizer = pre_tokenizers.Sequence([
-            pre_tokenizers.Split(Regex(_WORDS), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ])
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_WORDS), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
         backend.decoder = decoders.ByteLevel()
         special = (*GLM4_SPECIAL, PAD)
-        trainer = trainers.BpeTrainer(vocab_size=vocab_size - len(special), initial_alphabet=_ALPHABET,
-                                      show_progress=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size - len(special), initial_alphabet=_ALPHABET, show_progress=False
+        )
         try:
             backend.train_from_iterator(texts, trainer)
         except UnicodeEncodeError as error:
@@ -90,12 +111,17 @@ class Tokenizer:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise TokenizerError(f"cannot be read: {error}", where=str(path),
-                                 remedy="give a folder that holds a tokenizer.json") from error
+            raise TokenizerError(
+                f"cannot be read: {error}",
+                where=str(path),
+                remedy="give a folder that holds a tokenizer.json",
+            ) from error
         try:
             backend = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exception
-            raise TokenizerError(f"is damaged: {error}", where=str(path), remedy="fetch or write it again") from error
+            raise TokenizerError(
+                f"is damaged: {error}", where=str(path), remedy="fetch or write it again"
+            ) from error
         return cls(backend, where=str(path))
 
     def save(self, folder: str | Path, *, chat_template: str | None = None) -> None:
@@ -106,9 +132,14 @@ class Tokenizer:
         folder = Path(folder)
         write_json(folder / "tokenizer.json", json.loads(self._backend.to_str()))
         pad = next(token for token, i in self.special.items() if i == self.pad_id)
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "pad_token": pad,
-                  "clean_up_tokenization_spaces": False, "padding_side": "left",
-                  "model_input_names": ["input_ids", "attention_mask"]}
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": END,
+            "pad_token": pad,
+            "clean_up_tokenization_spaces": False,
+            "padding_side": "left",
+            "model_input_names": ["input_ids", "attention_mask"],
+        }
         if chat_template is not None:
             config["chat_template"] = chat_template
         write_json(folder / "tokenizer_config.json", config)
@@ -124,7 +155,7 @@ class Tokenizer:
 
     @property
     def pad_id(self) -> int:
-        """The id that fills short rows: ``<|pad|>`` where there is one, else the end token, as GLM-4 has it."""
+        """The id that fills short rows: ``<|pad|>`` where there is one, else GLM-4's, the end token."""
         return self.special.get(PAD, self.special[END])
 
     @cached_property
@@ -163,5 +194,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _not_unicode(detail: str) -> TokenizerError:
-    return TokenizerError(f"text with a lone surrogate is not Unicode: {detail}",
-                          remedy="repair it first, e.g. by the cleaning rule `unicode`")
+    return TokenizerError(
+        f"text with a lone surrogate is not Unicode: {detail}",
+        remedy="repair it first, e.g. by the cleaning rule `unicode`",
+    )
