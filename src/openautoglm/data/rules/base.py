@@ -58,13 +58,27 @@ class Rule(Settings, abc.ABC):
         return {self.name: options} if options else self.name
 
 
-def rewritten(example: Example, on: tuple[Side, ...], rewrite: Callable[[str], str]) -> Example:
+_SEPARATOR = "|"
+
+
+def rewritten(example: Example, on: tuple[Side, ...], rewrite: Callable[[str], str],
+              may_change: Callable[[str], bool] | None = None) -> Example:
     """Return `example` with `rewrite` applied to the texts of the sides in `on`; itself when none changed.
+
+    `may_change`, where given, looks at all texts joined by ``|`` and may answer no only when none of them
+    needs work: one look at a clean example is several times cheaper than one at each of its texts.
 
     On the source side the values of fields and the earlier turns get the same treatment as the source, so
     that they stay consistent with it. Names of fields and roles are left alone.
     """
     source, target, fields, turns = example.source, example.target, example.fields, example.turns
+    if may_change is not None:
+        texts = [value for _, value in fields]
+        texts += (source, target)
+        if turns:
+            texts += [text for _, text in turns]
+        if not may_change(_SEPARATOR.join(texts)):
+            return example
     if "target" in on:
         target = rewrite(target)
     if "source" in on:

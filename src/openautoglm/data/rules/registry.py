@@ -11,17 +11,33 @@ from pydantic import ValidationError
 from openautoglm.core.errors import Fault, PluginError, RuleError
 from openautoglm.core.plugins import distribution_of, load_plugins, plugin_entries
 from openautoglm.data.rules.base import Rule
+from openautoglm.data.rules.case import Case
+from openautoglm.data.rules.containment import Containment
+from openautoglm.data.rules.drop_matching import DropMatching
+from openautoglm.data.rules.email import Email
 from openautoglm.data.rules.length import Length
+from openautoglm.data.rules.mask import Mask
+from openautoglm.data.rules.mojibake import Mojibake
+from openautoglm.data.rules.nulls import Nulls
+from openautoglm.data.rules.outliers import Outliers
+from openautoglm.data.rules.rare import Rare
+from openautoglm.data.rules.ratio import Ratio
+from openautoglm.data.rules.repetition import Repetition
+from openautoglm.data.rules.replace import Replace
+from openautoglm.data.rules.script import Script
 from openautoglm.data.rules.unicode import Unicode
+from openautoglm.data.rules.values import Values
 from openautoglm.data.rules.whitespace import Whitespace
 
 GROUP = "openautoglm.rules"
 """The entry point group in which other distributions offer rules."""
 
-DEFAULT_RULES: tuple[str, ...] = ("unicode", "whitespace", "length")
+DEFAULT_RULES: tuple[str, ...] = ("mojibake", "unicode", "whitespace", "nulls", "length")
 """What cleaning does when a task file says nothing."""
 
-_BUILT_IN: dict[str, type[Rule]] = {rule.name: rule for rule in (Length, Unicode, Whitespace)}
+_BUILT_IN: dict[str, type[Rule]] = {rule.name: rule for rule in (
+    Case, Containment, DropMatching, Email, Length, Mask, Mojibake, Nulls, Outliers,
+    Rare, Ratio, Repetition, Replace, Script, Unicode, Values, Whitespace)}
 
 
 def rule_names() -> tuple[str, ...]:

@@ -22,10 +22,11 @@ class Unicode(Rule):
         description="NFC keeps the look of every text; NFKC also unifies widths, ligatures and superscripts.")
 
     def apply(self, example: Example) -> Example:
-        return rewritten(example, self.on, self.rewrite)
+        return rewritten(example, self.on, self.rewrite, self._may_change)
 
     def rewrite(self, text: str) -> str:
         """Return `text` in the form; the same object where it was in it."""
-        if text.isascii() or unicodedata.is_normalized(self.form, text):
-            return text
-        return unicodedata.normalize(self.form, text)
+        return unicodedata.normalize(self.form, text) if self._may_change(text) else text
+
+    def _may_change(self, text: str) -> bool:
+        return not (text.isascii() or unicodedata.is_normalized(self.form, text))

@@ -21,6 +21,11 @@ _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ufff9-\ufffb
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060]")
 
 
+def _may_change(texts: str) -> bool:
+    return ("  " in texts or "| " in texts or " |" in texts or not texts.isprintable()
+            or texts[:1] == " " or texts[-1:] == " ")
+
+
 class Whitespace(Rule):
     """Trim texts, collapse runs of spaces, unify line ends, remove control characters.
 
@@ -45,24 +50,27 @@ class Whitespace(Rule):
         description="Remove zero-width spaces, word joiners and soft hyphens; Thai and Khmer use the first.")
 
     def apply(self, example: Example) -> Example:
-        return rewritten(example, self.on, self.rewrite)
+        return rewritten(example, self.on, self.rewrite, _may_change)
 
     def rewrite(self, text: str) -> str:
         """Return `text` cleaned; the same object where it was clean."""
-        if "  " not in text and text.isprintable() and text.strip() == text:
+        if not _may_change(text):
             return text
-        if self.controls:
-            text = _CONTROLS.sub("", text)
-        if self.invisible:
-            text = _INVISIBLE.sub("", text)
-        text = _LINE_ENDS.sub("\n", text)
-        if "\n" in text:
-            text = self._lines(text)
+        if not text.isprintable():
+            text = self._printable(text)
         if self.trim:
             text = text.strip()
         if not self.plain_spaces:
             return _DOUBLED.sub(" ", text) if self.collapse else text
         return _RUN.sub(" " if self.collapse else lambda run: " " * len(run[0]), text)
+
+    def _printable(self, text: str) -> str:
+        if self.controls:
+            text = _CONTROLS.sub("", text)
+        if self.invisible:
+            text = _INVISIBLE.sub("", text)
+        text = _LINE_ENDS.sub("\n", text)
+        return self._lines(text) if "\n" in text else text
 
     def _lines(self, text: str) -> str:
         if self.newlines == "space":
