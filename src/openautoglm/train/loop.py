@@ -1,0 +1,237 @@
+"""The training loop: a generator of optimiser steps, resumed bit for bit on CPU after a stop at any moment."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from openautoglm.core import log
+from openautoglm.core.errors import TrainError
+from openautoglm.core.files import fingerprint
+from openautoglm.data.pack import Unit, collate, plan_pass
+from openautoglm.data.tokens import TokenStore
+from openautoglm.train import precision
+from openautoglm.train.checkpoint import Checkpoints
+from openautoglm.train.events import RunState, StepEvent
+from openautoglm.train.forward import loss_sums, to_inputs
+from openautoglm.train.interrupt import stop_request
+from openautoglm.train.optim import FlatAdamW
+from openautoglm.train.record import Recorder
+from openautoglm.train.schedule import ema_decay, learning_rate
+from openautoglm.train.settings import TrainSettings
+from openautoglm.train.validate import valid_loss
+
+Hook = Callable[[Any, int], Mapping[str, float]]
+
+
+def train(model: Any, train_store: TokenStore, valid_store: TokenStore | None, settings: TrainSettings,
+          folder: Path | None, *, on_validate: Hook | None = None) -> Iterator[StepEvent]:
+    """Train `model` in place, yielding an event after every optimiser step.
+
+    A run that finds a checkpoint of itself in `folder` goes on from it; a finished run yields nothing. At the end the
+    model holds the best validated weights (the averaged ones with ``ema_decay``). A consumer may stop by closing the
+    generator; the model is then left as it is. Each step reseeds torch's global random state.
+
+    Args:
+        model: a transformers causal language model (from `models.hf`), possibly wrapped by peft, on its device.
+        folder: for checkpoints, best weights and metrics; None keeps nothing on disk.
+        on_validate: called at each validation with the model (best-to-use weights, evaluation mode) and the step.
+
+    Raises:
+        CheckpointError: the folder's checkpoint is damaged or of another run.
+        TrainError: a loss or gradient that is not finite, an unknown `best_by`.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is written; the message says how to resume.
+    """
+    run = Run(model, train_store, valid_store, settings, folder, on_validate)
+    run.resume()
+    if not run.state.finished:
+        recorder = Recorder(folder, after_step=run.state.step, tensorboard=settings.tensorboard)
+        with recorder, stop_request() as request, closing(run):
+            for event in run.steps():
+                recorder.add(event)
+                yield event
+                if request.asked and not run.state.finished:
+                    run.interrupted()
+    run.restore_best()
+
+
+class Run:
+    """One run: the state, and the verbs that move it on."""
+
+    def __init__(self, model: Any, train_store: TokenStore, valid_store: TokenStore | None, settings: TrainSettings,
+                 folder: Path | None, on_validate: Hook | None) -> None:
+        self.model, self.store, self.valid_store = model, train_store, valid_store
+        self.settings, self.hook = settings, on_validate
+        self.device = next(model.parameters()).device
+        self.precision = precision.choose(settings.precision, self.device)
+        self.optim = FlatAdamW(model, settings)
+        self.state = RunState()
+        self.best_weights: dict[str, torch.Tensor] | None = None
+        identity = settings.numeric() | {
+            "train data": train_store.fingerprint, "validation data": valid_store and valid_store.fingerprint,
+            "model": fingerprint([[key, places] for key, places in self.optim.layout.items()]),
+        }
+        self.checkpoints = Checkpoints(folder, identity, settings.keep) if folder is not None else None
+        self._rates: deque[tuple[int, float]] = deque(maxlen=32)
+        self._written_at = time.monotonic()
+        self._forward = partial(loss_sums, smoothing=settings.label_smoothing,
+                                recompute=settings.gradient_checkpointing)
+
+    def steps(self) -> Iterator[StepEvent]:
+        """Run to the end of the nearest limit, or until patience ends."""
+        plan = self._plan()
+        self._written_at = time.monotonic()
+        while not self.state.finished:
+            if self.state.step_in_pass >= len(plan):
+                self.state.pass_number += 1
+                self.state.step_in_pass = 0
+                plan = self._plan()
+            started = time.monotonic()
+            event = self._step(plan[self.state.step_in_pass], len(plan))
+            took = time.monotonic() - started
+            ended = event.progress >= 1
+            if ended or self._validation_due(event.passes):
+                event = self._validate(event, ended)
+            self.state.finished = ended or self._out_of_patience()
+            self.state.elapsed_s += time.monotonic() - started
+            yield self._timed(event, took)
+            self._maybe_checkpoint()
+
+    def _plan(self) -> list[list[Unit]]:
+        s = self.settings
+        return plan_pass(self.store, s.layout, seed=s.seed, number=self.state.pass_number, batch=s.batch,
+                         batch_unit=s.batch_unit, references_per_source=s.references_per_source)
+
+    def _step(self, units: list[Unit], steps_in_pass: int) -> StepEvent:
+        """One optimiser step: gradients of all parts, normalised by the target tokens of the whole step."""
+        s, state = self.settings, self.state
+        batches = collate(self.store, units, s.layout, row_tokens=s.row_tokens, parts=s.accumulation)
+        targets = sum(len(batch.labels) for batch in batches)
+        torch.manual_seed((s.seed * 1_000_003 + state.step) % 2**63)
+        self.model.train()
+        self.optim.zero()
+        objective = nll = 0.0
+        for batch in batches:
+            with precision.autocast(self.precision, self.device):
+                part, part_nll = self._forward(self.model, to_inputs(batch, self.device))
+            (part / targets).backward()  # type: ignore[no-untyped-call]
+            objective, nll = objective + float(part.detach()), nll + float(part_nll)
+        state.step += 1
+        state.step_in_pass += 1
+        state.tokens += sum(batch.real_tokens for batch in batches)
+        state.target_tokens += targets
+        passes = state.pass_number + state.step_in_pass / steps_in_pass
+        progress = self._progress(passes)
+        lr = learning_rate(s, progress)
+        norm = self.optim.step(lr, ema_decay(s, state.step) if s.ema_decay is not None else None)
+        return StepEvent(state.step, passes, progress, state.tokens, state.target_tokens, objective / targets,
+                         nll / targets, lr, norm, float(sum(batch.real_tokens for batch in batches)), 0.0, 0.0)
+
+    def _progress(self, passes: float) -> float:
+        s = self.settings
+        shares = [passes / s.passes if s.passes else 0.0, self.state.tokens / s.tokens if s.tokens else 0.0,
+                  self.state.elapsed_s / (60 * s.minutes) if s.minutes else 0.0]
+        return min(1.0, max(shares))
+
+    def _timed(self, event: StepEvent, took: float) -> StepEvent:
+        """Fill in the rates; `tokens_per_s` arrives holding the step's real tokens."""
+        self._rates.append((int(event.tokens_per_s), took))
+        rate = sum(tokens for tokens, _ in self._rates) / max(sum(seconds for _, seconds in self._rates), 1e-9)
+        left = self.state.elapsed_s * (1 - event.progress) / max(event.progress, 1e-9)
+        return replace(event, tokens_per_s=rate, elapsed_s=self.state.elapsed_s, left_s=left)
+
+    def _validation_due(self, passes: float) -> bool:
+        return int(passes / self.settings.validate_every_passes + 1e-9) > self.state.validations
+
+    def _validate(self, event: StepEvent, ended: bool) -> StepEvent:
+        s, state = self.settings, self.state
+        if not ended:
+            state.validations += 1
+        if self.valid_store is None and self.hook is None:
+            return event
+        self.model.eval()
+        with self.optim.averaged():
+            loss = None
+            if self.valid_store is not None:
+                loss = valid_loss(self.model, self.valid_store, rows=s.valid_rows, number_format=self.precision)
+            metrics = dict(self.hook(self.model, state.step)) if self.hook is not None else {}
+        return replace(event, valid_loss=loss, metrics=metrics, best=self._judge(loss, metrics))
+
+    def _judge(self, loss: float | None, metrics: Mapping[str, float]) -> bool:
+        """Compare with the best so far, and keep the weights of a new best."""
+        s, state = self.settings, self.state
+        value = loss if s.best_by == "valid_loss" else metrics.get(s.best_by)
+        if value is None:
+            if s.best_by == "valid_loss":
+                return False
+            raise TrainError(f"the validation hook returned no {s.best_by!r}, but {sorted(metrics)}",
+                             where="best_by", remedy="name one of these, or valid_loss")
+        sign = 1 if s.smaller_is_better else -1
+        if state.best_value is not None and not sign * value < sign * state.best_value:
+            state.worse_in_a_row += 1
+            return False
+        state.best_value, state.best_step, state.worse_in_a_row = value, state.step, 0
+        weights = self.optim.weights()
+        if self.checkpoints is None:
+            self.best_weights = weights
+        else:
+            self.checkpoints.write_best(state.step, weights)
+        return True
+
+    def _out_of_patience(self) -> bool:
+        return self.settings.patience is not None and self.state.worse_in_a_row >= self.settings.patience
+
+    def _maybe_checkpoint(self) -> None:
+        s, state = self.settings, self.state
+        if self.checkpoints is None:
+            return
+        minutes = (time.monotonic() - self._written_at) / 60
+        due = (s.checkpoint_every_minutes is not None and minutes >= s.checkpoint_every_minutes) or (
+            s.checkpoint_every_steps is not None and state.step % s.checkpoint_every_steps == 0)
+        if due or state.finished:
+            self.checkpoint(wait=state.finished)
+
+    def checkpoint(self, *, wait: bool) -> None:
+        """Write a checkpoint of this moment."""
+        assert self.checkpoints is not None
+        self.checkpoints.write(replace(self.state), self.optim.tensors(), wait=wait)
+        self._written_at = time.monotonic()
+
+    def interrupted(self) -> None:
+        """Checkpoint and raise KeyboardInterrupt with a message that says how to go on."""
+        message = f"training stopped after step {self.state.step}"
+        if self.checkpoints is not None:
+            self.checkpoint(wait=True)
+            message += "; run the same command again to resume from its checkpoint"
+        log.get(__name__).warning(message)
+        raise KeyboardInterrupt(message)
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint of this run, if there is one."""
+        found = self.checkpoints.latest() if self.checkpoints is not None else None
+        if found is None:
+            return
+        self.state, tensors = found
+        self.optim.load(tensors)
+        log.get(__name__).info("resumed", extra={"step": self.state.step, "passes": self.state.pass_number})
+
+    def restore_best(self) -> None:
+        """Put the best weights into the model; without a validation the averaged or last ones."""
+        weights = self.best_weights
+        if self.checkpoints is not None and self.state.best_step is not None:
+            weights = self.checkpoints.read_best(self.state.best_step)
+        self.optim.set_weights(weights if weights is not None else self.optim.weights())
+        self.model.eval()
+
+    def close(self) -> None:
+        """Wait for a checkpoint under way."""
+        if self.checkpoints is not None:
+            self.checkpoints.join()

@@ -1,0 +1,97 @@
+"""The options of training."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from openautoglm.core.settings import Settings
+from openautoglm.data.pack import Layout
+
+PRACTICAL = frozenset({"checkpoint_every_minutes", "checkpoint_every_steps", "keep", "tensorboard"})
+"""Settings that change no number; a run may be resumed with others."""
+
+
+class TrainSettings(Settings):
+    """How a model is trained. The first limit reached (`passes`, `tokens`, `minutes`) ends the run.
+
+    A limit in minutes reads the clock and is therefore not reproducible; the others are, bit for bit on CPU.
+
+    Attributes:
+        passes: how often every example is seen; fractions allowed.
+        tokens: real tokens (prompt, target and specials of each example) to see.
+        minutes: time for training itself, validation and checkpoints included.
+        batch: size of one optimiser step in `batch_unit`.
+        layout: how a step's examples lie in rows. ``bucket``: sorted by length, one a row; ``packed``: several a row;
+            ``shared``: as packed, and examples of one source share a single copy of it.
+        row_tokens: length of a packed row; the longest unit of the step where that is longer.
+        references_per_source: in layout ``shared``, at most so many examples of one source in one unit.
+        accumulation: batches whose gradients are added up in one optimiser step; less memory, same gradient.
+        lr: the highest learning rate.
+        schedule: ``cosine`` to `final_lr_ratio` after warm-up, ``wsd`` (constant, then linear over `decay_share`), or
+            ``constant``.
+        warmup_share: share of the run over which the learning rate rises.
+        weight_decay: AdamW's; never on norms and biases, on embeddings only with `decay_embeddings`.
+        clip_norm: bound of the gradient's norm; None leaves it.
+        label_smoothing: share of probability spread over the vocabulary.
+        ema_decay: decay of the averaged weights, which are then validated and kept; it warms up as
+            ``(1 + step) / (10 + step)``. None: no average.
+        precision: ``auto`` is bf16 where the hardware multiplies bf16, else fp32.
+        compile: ``auto`` compiles where it was measured to pay.
+        validate_every_passes: passes between validations; there is one at the end always.
+        valid_rows: examples of the validation set that are used, evenly spaced; None for all.
+        best_by: ``valid_loss`` or a metric which the validation hook returns.
+        best_mode: whether the best is the smallest or the greatest; by default smallest for ``valid_loss`` only.
+        patience: validations without a new best after which training ends; None never ends early.
+        keep: checkpoints kept.
+    """
+
+    passes: float | None = Field(default=4.0, gt=0)
+    tokens: int | None = Field(default=None, gt=0)
+    minutes: float | None = Field(default=None, gt=0)
+    batch: int = Field(default=64, gt=0)
+    batch_unit: Literal["rows", "target_tokens"] = "rows"
+    layout: Layout = "packed"
+    row_tokens: int = Field(default=256, gt=0)
+    references_per_source: int = Field(default=4, gt=0)
+    accumulation: int = Field(default=1, gt=0)
+    lr: float = Field(default=2e-3, gt=0)
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup_share: float = Field(default=0.05, ge=0, lt=1)
+    decay_share: float = Field(default=0.2, gt=0, le=1)
+    final_lr_ratio: float = Field(default=0.0, ge=0, le=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    decay_embeddings: bool = False
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    gradient_checkpointing: bool = False
+    seed: int = Field(default=0, ge=0)
+    validate_every_passes: float = Field(default=1.0, gt=0)
+    valid_rows: int | None = Field(default=1024, gt=0)
+    best_by: str = "valid_loss"
+    best_mode: Literal["auto", "min", "max"] = "auto"
+    patience: int | None = Field(default=None, gt=0)
+    checkpoint_every_minutes: float | None = Field(default=5.0, gt=0)
+    checkpoint_every_steps: int | None = Field(default=None, gt=0)
+    keep: int = Field(default=2, gt=0)
+    tensorboard: bool = True
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> TrainSettings:
+        if self.passes is None and self.tokens is None and self.minutes is None:
+            raise ValueError("one of passes, tokens or minutes must be set, or training never ends")
+        return self
+
+    @property
+    def smaller_is_better(self) -> bool:
+        """Whether the best value of `best_by` is the smallest."""
+        return self.best_mode == "min" or (self.best_mode == "auto" and self.best_by == "valid_loss")
+
+    def numeric(self) -> dict[str, Any]:
+        """Return the settings that change the numbers of a run, as JSON holds them."""
+        return self.model_dump(mode="json", exclude=set(PRACTICAL))
