@@ -18,7 +18,7 @@ class Need:
 
 
 _MODEL = ("torch", "transformers")
-_CLEAN = ("ftfy", "rensa", "polars")
+_CLEAN = ("ftfy", "regex", "rensa", "polars")
 _SCORES = ("sacrebleu", "rouge_score")
 NEEDS: dict[str, Need] = {
     "run": Need((*_MODEL, *_CLEAN, *_SCORES, "optuna"), memory_gib=2, disk_gib=1),
