@@ -15,7 +15,7 @@ from openautoglm.core import errors
 from openautoglm.core.errors import AutoGLMError, TaskError
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-_OF_INPUT = (errors.TaskError, errors.DataError, errors.RuleError, errors.EvaluationError, errors.GenerationError)
+_OF_INPUT = (TaskError, errors.DataError, errors.RuleError, errors.EvaluationError, errors.GenerationError)
 
 
 def tell(error: BaseException, arguments: Sequence[str]) -> int | None:

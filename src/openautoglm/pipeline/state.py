@@ -40,19 +40,28 @@ class RunState:
                             remedy="run with --fresh, or choose another output folder")
         return value
 
+    def begun(self, stage: str) -> str | None:
+        """The fingerprint with which a stage was last begun; None: never."""
+        entry = self._value["stages"].get(stage)
+        return str(entry["fingerprint"]) if entry else None
+
     def finished(self, stage: str) -> Mapping[str, Any] | None:
         """What is noted of a finished stage: ``fingerprint``, ``finished_at``, ``seconds``, ``facts``."""
-        found: Mapping[str, Any] | None = self._value["stages"].get(stage)
-        return found
+        entry: Mapping[str, Any] | None = self._value["stages"].get(stage)
+        return entry if entry and "finished_at" in entry else None
 
-    def note(self, stage: str, fingerprint: str, seconds: float, facts: Mapping[str, Any]) -> None:
+    def begin(self, stage: str, fingerprint: str) -> None:
+        """Note that a stage begins; a stage begun again with the same fingerprint goes on where it stopped."""
+        self._value["stages"][stage] = {"fingerprint": fingerprint, "begun_at": time.time()}
+        write_json(self.path, self._value)
+
+    def finish(self, stage: str, seconds: float, facts: Mapping[str, Any]) -> None:
         """Note that a stage is finished."""
-        self._value["stages"][stage] = {"fingerprint": fingerprint, "finished_at": time.time(),
-                                        "seconds": seconds, "facts": dict(facts)}
+        self._value["stages"][stage] |= {"finished_at": time.time(), "seconds": seconds, "facts": dict(facts)}
         write_json(self.path, self._value)
 
     def forget(self, stages: Iterable[str]) -> None:
-        """Forget that these stages are finished."""
+        """Forget that these stages were begun or finished."""
         for stage in stages:
             self._value["stages"].pop(stage, None)
         write_json(self.path, self._value)

@@ -1,0 +1,104 @@
+"""One run: its task, its folder and the places in it. Facts are few; everything else is derived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openautoglm.core.files import read_json
+from openautoglm.pipeline.task import Task, load_task, make_task
+
+if TYPE_CHECKING:
+    from openautoglm.pipeline.plan import Plan
+    from openautoglm.pipeline.state import RunState
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass
+class Run:
+    """A task at work in its folder.
+
+    Attributes:
+        task: what the user wants.
+        base: the folder that relative paths of the task start from (that of the task file).
+        folder: the run folder.
+        state: what is finished; set once the folder is held.
+    """
+
+    task: Task
+    base: Path
+    folder: Path
+    state: RunState = field(init=False, repr=False)
+
+    @classmethod
+    def of(cls, task: str | Path | Mapping[str, Any] | Task, output: str | Path | None = None) -> Run:
+        """A run of a task file, of a mapping or of a task; `output` (from the working folder) moves the run folder.
+
+        Raises:
+            TaskError: the task has faults.
+        """
+        base = Path.cwd()
+        if isinstance(task, str | Path):
+            base, task = Path(task).resolve().parent, load_task(task)
+        elif not isinstance(task, Task):
+            task = make_task(task)
+        folder = Path(output).resolve() if output is not None else base / (task.output or f"runs/{task.name}")
+        return cls(task, base, folder.resolve())
+
+    @property
+    def data(self) -> Path:
+        """Cleaned examples and the quality report."""
+        return self.folder / "data"
+
+    def split(self, name: str) -> Path:
+        """The cleaned examples of a split; the file may be absent or empty."""
+        return self.data / f"{name}.jsonl"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer and the token ids of the splits."""
+        return self.folder / "tokenizer"
+
+    @property
+    def plan_file(self) -> Path:
+        """Every setting of the run, none left open."""
+        return self.folder / "plan.json"
+
+    def plan(self) -> Plan:
+        """Read the plan."""
+        from openautoglm.pipeline.plan import Plan
+
+        return Plan.model_validate(read_json(self.plan_file))
+
+    @property
+    def search(self) -> Path:
+        """Journal and trials of the search."""
+        return self.folder / "search"
+
+    @property
+    def train(self) -> Path:
+        """Checkpoints, metrics and the trained model."""
+        return self.folder / "train"
+
+    @property
+    def model(self) -> Path:
+        """The trained model as a bundle without scores."""
+        return self.train / "model"
+
+    @property
+    def evaluate(self) -> Path:
+        """Scores and predictions."""
+        return self.folder / "evaluate"
+
+    @property
+    def bundle(self) -> Path:
+        """The finished bundle."""
+        return self.folder / "bundle"
+
+    @property
+    def report(self) -> Path:
+        """The report, one HTML page."""
+        return self.folder / "report.html"

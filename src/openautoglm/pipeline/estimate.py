@@ -1,0 +1,141 @@
+"""What a run will cost, from a sample of its rows: tokens, lengths, model, minutes, memory, disk."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from openautoglm.core.hardware import Machine
+from openautoglm.core.values import Example
+from openautoglm.pipeline.context import Run
+from openautoglm.pipeline.facts import DataFacts, machine_facts
+from openautoglm.pipeline.material import checkpoint_spec, max_positions, source_of_tokenizer, template_of
+from openautoglm.pipeline.plan import Plan, auto_vocabulary, resolve
+from openautoglm.pipeline.units import bytes_text, minutes_text
+from openautoglm.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from openautoglm.pipeline.check import Status
+
+_LONG_RATIO = 0.01
+"""Share of examples longer than the model's positions above which packing refuses to start."""
+
+
+class Rows(NamedTuple):
+    """Sampled examples of a split, and how many rows its files hold in all."""
+
+    examples: list[Example]
+    rows: int
+
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of the sampled texts."""
+        return sum(len(text.encode("utf-8", "replace")) for example in self.examples
+                   for text in (example.source, example.target))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The plan of a run on sampled data, and its costs.
+
+    Attributes:
+        plan: the settings that the run would take.
+        data: facts of the data, scaled up from the sample.
+        overlong_ratio: share of sampled examples longer than `positions`.
+        minutes: of training; memory_bytes: at the peak of a step; disk_bytes: of the run folder.
+        memory_limit_bytes, disk_free_bytes: what there is.
+    """
+
+    plan: Plan
+    data: DataFacts
+    positions: int
+    overlong_ratio: float
+    minutes: float
+    memory_bytes: int
+    memory_limit_bytes: int
+    disk_bytes: int
+    disk_free_bytes: int
+
+    def lines(self) -> list[tuple[str, str, Status, str]]:
+        """The estimate as lines of the table: what, value, status, remedy."""
+        spec, train, search = self.plan.spec, self.plan.train, self.plan.search
+        long_faulty = self.overlong_ratio > _LONG_RATIO
+        lines: list[tuple[str, str, Status, str]] = [
+            ("tokens", f"about {self.data.train_tokens:,} a pass, vocabulary {self.data.vocab_size:,}", "ok", ""),
+            ("lengths", f"longest sampled example {self.data.longest:,} of {self.positions:,} tokens"
+             + (f"; {self.overlong_ratio:.1%} are longer" if self.overlong_ratio else ""),
+             "fault" if long_faulty else "ok", "raise model.max_positions, or drop long rows with the rule `length`"
+             if long_faulty else ""),
+            ("model", f"{spec.parameters:,} parameters: {spec.layers} layers of width {spec.hidden_size}, "
+             f"{spec.heads}/{spec.kv_heads} heads", "ok", ""),
+            ("training", f"{train.passes or '?'} passes, batch {train.batch}, learning rate {train.lr:g}", "ok", ""),
+            ("time", f"about {minutes_text(self.minutes)} of training"
+             + (f" after {minutes_text(search.minutes)} of search" if search.trials else ", no search"), "ok", "")]
+        for what, needed, there, remedy in (
+                ("memory", self.memory_bytes, self.memory_limit_bytes, "choose a smaller model or batch, or raise "
+                 "train.accumulation"),
+                ("disk", self.disk_bytes, self.disk_free_bytes, "choose another output folder")):
+            short = needed > there
+            lines.append((what, f"about {bytes_text(needed)} of {bytes_text(there)}", "fault" if short else "ok",
+                          remedy if short else ""))
+        return lines
+
+
+def estimate(run: Run, sample: Rows, machine: Machine) -> Estimate:
+    """Estimate a run from sampled training rows.
+
+    Raises:
+        TaskError, SpecError, BundleError: no plan can be made.
+    """
+    given = source_of_tokenizer(run)
+    scale = sample.rows / len(sample.examples)
+    text_bytes = int(sample.text_bytes * scale)
+    asked = run.task.tokenizer.vocab_size
+    size = auto_vocabulary(text_bytes) if asked == "auto" else int(asked)
+    examples = sample.examples
+    tokenizer = Tokenizer.load(given) if given else Tokenizer.train(
+        (text for example in examples for text in (example.source, example.target)), size)
+    template, positions = template_of(run), max_positions(run)
+    encoded = template.encode_many(examples, tokenizer)
+    lengths = [len(item.ids) for item in encoded]
+    kept = [item for item in encoded if len(item.ids) <= positions] or encoded
+    split = run.task.clean.split
+    share = 1 - sum(getattr(split, name) for name in ("valid", "test") if not getattr(run.task.data, name))
+    data = DataFacts(
+        train_rows=max(1, int(sample.rows * share)), valid_rows=max(1, int(sample.rows * max(split.valid, 0.01))),
+        train_tokens=max(1, int(sum(len(item.ids) for item in kept) * scale * share)),
+        target_tokens=int(sum(len(item.ids) - item.prompt_tokens for item in kept) * scale * share),
+        longest=max(lengths), overlong=0, vocab_size=tokenizer.vocab_size if given else size,
+        paired=any(example.source for example in examples))
+    with tempfile.TemporaryDirectory() as scratch:
+        limits = machine_facts(machine, run.task.budget.memory, Path(scratch))
+    special = {"pad_id": tokenizer.pad_id, "eos_ids": template.stop_ids(tokenizer)}
+    if not given:  # a tokenizer of a sample may be smaller than the one that the run will train
+        special = {"pad_id": None, "eos_ids": ()}
+    plan = resolve(run.task, data, limits, given=checkpoint_spec(run), **special)  # type: ignore[arg-type]
+    return _costs(run, plan, data, limits.flops_per_s, limits.memory_bytes, machine,
+                  sum(length > positions for length in lengths) / len(lengths), positions, text_bytes)
+
+
+def _costs(run: Run, plan: Plan, data: DataFacts, flops_per_s: float, memory_bytes: int, machine: Machine,
+           overlong_ratio: float, positions: int, text_bytes: int) -> Estimate:
+    spec, train = plan.spec, plan.train
+    mean = data.train_tokens / data.train_rows
+    rows = train.batch if train.batch_unit == "rows" else max(1, round(train.batch / (data.target_tokens / data.train_rows)))
+    step_tokens = int(rows * mean / train.accumulation) + train.row_tokens
+    tokens = min((limit for limit in (train.tokens, train.passes and train.passes * data.train_tokens) if limit),
+                 default=0)
+    minutes = tokens * spec.training_flops_per_token(int(mean)) / flops_per_s / 60
+    if train.minutes is not None:
+        minutes = min(minutes, train.minutes) if tokens else train.minutes
+    lora = run.task.model.tune == "lora"
+    trainable = 2 * run.task.model.lora_rank * spec.layers * 8 * spec.hidden_size if lora else None
+    memory = spec.training_memory_bytes(step_tokens, ema=train.ema_decay is not None, trainable=trainable,
+                                        checkpointing=train.gradient_checkpointing) + 600_000_000
+    copies = 4 * spec.parameters * (3 * train.keep + 3 + len(run.task.export.to))
+    disk = copies + 3 * text_bytes + 4 * data.train_tokens
+    return Estimate(plan=plan, data=data, positions=positions, overlong_ratio=overlong_ratio, minutes=minutes,
+                    memory_bytes=memory, memory_limit_bytes=memory_bytes, disk_bytes=disk,
+                    disk_free_bytes=machine.disk_free_bytes(run.folder))

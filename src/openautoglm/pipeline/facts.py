@@ -1,0 +1,79 @@
+"""What the plan knows of the data and of the machine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from openautoglm.core.files import read_json, write_json
+from openautoglm.core.hardware import Machine
+from openautoglm.core.settings import Settings
+
+REACHED = 0.4
+"""Share of the machine's bf16 limit that training reaches."""
+
+
+class DataFacts(Settings):
+    """The tokenised data, as counts.
+
+    Attributes:
+        train_rows, valid_rows: examples.
+        train_tokens: tokens of one pass, prompts included.
+        target_tokens: those that carry loss.
+        longest: tokens of the longest example kept.
+        overlong: examples left out because they are longer than the model's positions.
+        vocab_size: entries of the tokenizer.
+        paired: whether examples have a source (rather than plain text).
+    """
+
+    train_rows: int
+    valid_rows: int
+    train_tokens: int
+    target_tokens: int
+    longest: int
+    overlong: int
+    vocab_size: int
+    paired: bool = True
+
+
+class MachineFacts(Settings):
+    """What training may use, and how fast it will be.
+
+    Attributes:
+        memory_bytes: memory that a training step may take.
+        flops_per_s: operations per second that training reaches.
+    """
+
+    memory_bytes: int
+    flops_per_s: float
+
+
+def machine_facts(machine: Machine, memory: int | None, folder: Path) -> MachineFacts:
+    """Measure the machine's speed once a run folder (half a second), and bound its memory by the budget.
+
+    A machine with a GPU is taken at the GPU's memory. The measurement is kept, so that a run which is taken up again
+    keeps its plan.
+    """
+    kept = folder / "machine.json"
+    if kept.is_file():
+        return MachineFacts.model_validate(read_json(kept))
+    available = max((gpu.memory_bytes for gpu in machine.gpus), default=int(machine.available_bytes * 0.8))
+    facts = MachineFacts(memory_bytes=min(memory, available) if memory else available,
+                         flops_per_s=REACHED * _matmul_flops_per_s())
+    write_json(kept, facts.model_dump())
+    return facts
+
+
+def _matmul_flops_per_s(seconds: float = 0.3, size: int = 768) -> float:
+    """The rate of square products in bf16 on the device that training will use, the best of many."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    left = torch.ones(size, size, dtype=torch.bfloat16, device=device)
+    best, end = float("inf"), time.monotonic() + seconds
+    while time.monotonic() < end or best == float("inf"):
+        started = time.perf_counter()
+        product = left @ left
+        product[0, 0].item()
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
