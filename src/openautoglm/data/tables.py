@@ -1,0 +1,150 @@
+"""Tables on disk that keep memory flat in the number of rows.
+
+`RowFile` holds one fixed-size record a row, in row order. `KeyTable` holds (key, code, ...) entries spread over
+partitions by their key, so that equal keys meet in one partition, which alone is sorted in memory. Everything is
+little-endian numpy data in a scratch folder, and lives only as long as one cleaning run.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+U64 = NDArray[np.uint64]
+PARTITIONS = 64
+_TAKE_ROWS = 256
+
+
+class KeyTable:
+    """Entries of `columns` unsigned 64-bit numbers; the first is the key.
+
+    Entries of one partition come back in the order in which they were added.
+    """
+
+    def __init__(self, folder: Path, columns: int) -> None:
+        self.folder, self.columns = folder, columns
+        folder.mkdir(parents=True)
+
+    @staticmethod
+    def arrange(entries: U64) -> tuple[U64, NDArray[np.int64]]:
+        """Sort entries by partition (stable); return them with the number of entries of each partition."""
+        home = (entries[:, 0] >> np.uint64(58)).astype(np.uint8)
+        order = np.argsort(home, kind="stable")
+        return entries[order], np.bincount(home, minlength=PARTITIONS)
+
+    def add(self, arranged: tuple[U64, NDArray[np.int64]]) -> None:
+        """Append entries arranged by `arrange`."""
+        entries, counts = arranged
+        start = 0
+        for home, count in enumerate(counts.tolist()):
+            if count:
+                with (self.folder / f"{home:02d}").open("ab") as file:
+                    file.write(np.ascontiguousarray(entries[start:start + count]).data)
+                start += count
+
+    def partitions(self) -> Iterator[U64]:
+        """Yield every partition that holds entries, shape (entries, columns)."""
+        for home in range(PARTITIONS):
+            path = self.folder / f"{home:02d}"
+            if path.exists():
+                yield np.fromfile(path, dtype="<u8").reshape(-1, self.columns)
+
+
+class RowFile:
+    """Fixed-size records in row order, appended once, then read in order or by row number."""
+
+    def __init__(self, path: Path, dtype: Any) -> None:
+        self.path, self.dtype = path, np.dtype(dtype)
+        self.rows = 0
+        self._file = path.open("wb")
+        self._map: mmap.mmap | None = None
+
+    def add(self, records: NDArray[Any]) -> None:
+        """Append records, shape (rows,)."""
+        self._file.write(np.ascontiguousarray(records, dtype=self.dtype).data)
+        self.rows += len(records)
+
+    def finish(self) -> None:
+        """End writing; reading may begin."""
+        self._file.close()
+        if self.rows:
+            with self.path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+        if self._map is not None:
+            self._map.close()
+
+    def chunks(self, rows: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield (first row, records) in order, `rows` records at a time."""
+        with self.path.open("rb") as file:
+            for first in range(0, self.rows, rows):
+                yield first, np.fromfile(file, self.dtype, min(rows, self.rows - first))
+
+    def take(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return the records of some rows, any order; the pages touched are given back at once."""
+        out = np.empty(len(rows), dtype=self.dtype)
+        if self._map is None:
+            return out
+        for start in range(0, len(rows), _TAKE_ROWS):
+            view = np.frombuffer(self._map, dtype=self.dtype)
+            out[start:start + _TAKE_ROWS] = view[rows[start:start + _TAKE_ROWS]]
+            del view
+            self._map.madvise(mmap.MADV_DONTNEED)
+        return out
+
+
+class Groups:
+    """Union-find over rows; a group's root is its first row. Eight bytes a row, in a file mapped into memory."""
+
+    def __init__(self, path: Path, rows: int) -> None:
+        self.parent = scratch_array(path, rows, np.int64)
+        for start in range(0, rows, 1 << 16):
+            self.parent[start:start + (1 << 16)] = np.arange(start, min(rows, start + (1 << 16)))
+
+    def find(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the roots of `rows`."""
+        root = self.parent[rows]
+        while True:
+            up = self.parent[self.parent[root]]
+            if np.array_equal(up, root):
+                break
+            self.parent[root] = up
+            root = up
+        self.parent[rows] = root
+        return np.asarray(root)
+
+    def union(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> None:
+        """Join `left[i]` with `right[i]` for every i; the smaller root wins, whatever the order of the pairs."""
+        while len(left):
+            left, right = self.find(left), self.find(right)
+            apart = left != right
+            left, right = left[apart], right[apart]
+            np.minimum.at(self.parent, np.maximum(left, right), np.minimum(left, right))
+
+
+def scratch_array(path: Path, rows: int, dtype: Any) -> NDArray[Any]:
+    """Return an array of zeros of `rows` items, backed by a file so that the system may write it out."""
+    if rows == 0:
+        return np.zeros(0, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode="w+", shape=(rows,))
+
+
+def by_key(entries: U64) -> tuple[U64, NDArray[np.int64]]:
+    """Sort entries by key (stable); return them with, for each, the place of the first entry of its key."""
+    entries = entries[np.argsort(entries[:, 0], kind="stable")]
+    return entries, run_starts(entries[1:, 0] != entries[:-1, 0])
+
+
+def run_starts(new: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return for each item the place where its run starts; `new[i]` says that item i + 1 starts one."""
+    places = np.arange(len(new) + 1)
+    places[1:][~new] = 0
+    return np.maximum.accumulate(places)

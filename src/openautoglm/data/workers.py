@@ -1,0 +1,164 @@
+"""One function over a stream of jobs in several processes, results in the order of the jobs.
+
+The calling process works too, and hands a job to a helper process only when that one is free. Helpers are fresh
+interpreters that import nothing of the caller's main module; they end when the caller ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from openautoglm.core.errors import AutoGLMError, ResourceError
+
+_Done = queue.SimpleQueue["tuple[_Helper, int, Any]"]
+AHEAD = 2
+"""Jobs that one helper may hold: the one it works on and the next."""
+
+
+class Builder(NamedTuple):
+    """How a helper makes its function: an importable ``module:name`` called with picklable arguments."""
+
+    factory: str
+    arguments: tuple[Any, ...]
+
+    def __call__(self) -> Callable[[Any], Any]:
+        module, _, name = self.factory.partition(":")
+        made: Any = import_module(module)
+        for part in name.split("."):
+            made = getattr(made, part)
+        function: Callable[[Any], Any] = made(*self.arguments)
+        return function
+
+
+def spread(jobs: Iterator[Any], builder: Builder, processes: int) -> Iterator[Any]:
+    """Yield the results of the builder's function for every job, in order, on up to `processes` processes.
+
+    Helpers start with the second job, so a single job costs no process.
+
+    Raises:
+        AutoGLMError: as the function raises it.
+        ResourceError: a helper process died.
+    """
+    function = builder()
+    done: _Done = queue.SimpleQueue()
+    finished: dict[int, Any] = {}
+    helpers: list[_Helper] = []
+    due = 0
+    with contextlib.ExitStack() as stack:
+        number = -1
+        for number, job in enumerate(jobs):
+            if number == 1:
+                helpers = [stack.enter_context(_Helper(builder, done)) for _ in range(processes - 1)]
+            free = min((helper for helper in helpers if helper.free), key=lambda helper: helper.held, default=None)
+            if free is not None:
+                free.take(number, job)
+            else:
+                finished[number] = function(job)
+            while not done.empty():
+                _collect(done, finished)
+            while due in finished:
+                yield finished.pop(due)
+                due += 1
+        while due <= number:
+            while due not in finished:
+                _collect(done, finished)
+            yield finished.pop(due)
+            due += 1
+
+
+def _collect(done: _Done, finished: dict[int, Any]) -> None:
+    helper_, number, result = done.get()
+    helper_.held -= 1
+    if isinstance(result, BaseException):
+        raise result
+    finished[number] = result
+
+
+class _Helper:
+    """One helper process and the thread that talks to it."""
+
+    def __init__(self, builder: Builder, done: _Done) -> None:
+        self.held = 0
+        self._ready = False
+        self._done = done
+        self._inbox: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
+        ours, theirs = socket.socketpair()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        with theirs:
+            command = f"from openautoglm.data.workers import helper; helper({theirs.fileno()})"
+            self._process = subprocess.Popen([sys.executable, "-c", command], pass_fds=[theirs.fileno()],
+                                             env=environment, stdin=subprocess.DEVNULL)
+        self._pipe = Connection(ours.detach())
+        self._thread = threading.Thread(target=self._talk, args=(builder,), daemon=True)
+
+    def __enter__(self) -> _Helper:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._inbox.put(None)
+        if self._ready and not self.held:
+            self._thread.join(timeout=10)
+        else:
+            self._process.kill()
+            self._thread.join()
+        self._pipe.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def free(self) -> bool:
+        return self._ready and self.held < AHEAD
+
+    def take(self, number: int, job: Any) -> None:
+        self.held += 1
+        self._inbox.put((number, job))
+
+    def _talk(self, builder: Builder) -> None:
+        number = -1
+        try:
+            self._pipe.send(builder)
+            self._pipe.recv()
+            self._ready = True
+            while (task := self._inbox.get()) is not None:
+                number = task[0]
+                self._pipe.send(task[1])
+                self._done.put((self, number, self._pipe.recv()))
+        except (OSError, EOFError):
+            self._ready = False
+            if number >= 0:
+                self._done.put((self, number, ResourceError(
+                    f"a helper process ended unexpectedly (exit code {self._process.poll()})",
+                    remedy="it may have run out of memory; try clean.workers: 1")))
+
+
+def helper(descriptor: int) -> None:
+    """Serve jobs until the pipe closes. Interrupts are the caller's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(OSError, EOFError), Connection(descriptor) as pipe:
+        function = pipe.recv()()
+        pipe.send(True)
+        while True:
+            job = pipe.recv()
+            try:
+                result = function(job)
+            except AutoGLMError as error:
+                result = type(error)(error.message, where=error.where, remedy=error.remedy)
+            except Exception:
+                result = RuntimeError("a helper process failed:\n" + traceback.format_exc())
+            pipe.send(result)
