@@ -12,10 +12,10 @@ Bars may be nested and may end in any order: the screen is one, and each bar is 
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Protocol
 
 from openautoglm.core import log
@@ -54,7 +54,7 @@ class Progress:
         self.shown: dict[str, Shown] = {}
         self._view = view
         self._first = done
-        self._started = self._pushed = time.monotonic()
+        self._started = self._pushed = monotonic()
         self._recent: deque[tuple[float, float]] = deque([(self._started, done)])
 
     def advance(self, n: float = 1, **shown: Shown) -> None:
@@ -66,7 +66,7 @@ class Progress:
         """Change what is shown beside the bar."""
         if shown:
             self.shown.update(shown)
-        now = time.monotonic()
+        now = monotonic()
         if now - self._recent[-1][0] >= BAR_EVERY_S:
             self._recent.append((now, self.done))
             while now - self._recent[1][0] > RATE_OVER_S:
@@ -78,13 +78,13 @@ class Progress:
     @property
     def elapsed_s(self) -> float:
         """Seconds since the start."""
-        return time.monotonic() - self._started
+        return monotonic() - self._started
 
     @property
     def rate(self) -> float:
         """Units per second over the last half minute."""
         then, done = self._recent[0]
-        return (self.done - done) / max(time.monotonic() - then, 1e-9)
+        return (self.done - done) / max(monotonic() - then, 1e-9)
 
     @property
     def left_s(self) -> float | None:
