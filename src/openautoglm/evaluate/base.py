@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from openautoglm.core.extras import require
 from openautoglm.evaluate.settings import EvaluateSettings
 
 Floats = NDArray[np.float64]
@@ -107,8 +108,7 @@ def ratio(above: Floats, below: Floats) -> Floats:
 
 def sacrebleu_words(tokenize: str) -> Callable[[str], list[str]]:
     """Return sacrebleu's tokenisation of that name as a function from text to words."""
-    from sacrebleu.metrics import BLEU
-
+    BLEU = require("sacrebleu.metrics", "train").BLEU
     tokenizer = BLEU(tokenize=tokenize, force=True).tokenizer
 
     def split(text: str) -> list[str]:

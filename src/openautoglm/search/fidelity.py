@@ -1,9 +1,9 @@
 """Hyperband (Li et al., JMLR 2018) over training tokens, reproducible across interruptions.
 
 Optuna gives a trial its bracket by a hash of its number, and counts the rungs of every trial, whatever became
-of it. Both change when a killed trial runs again. Here a bracket follows from the trial's *position*: its number
-less the interrupted trials before it. Interrupted trials belong to no bracket. Brackets exist from the start,
-not from the first report on, so that a resumed process groups trials as the first one did.
+of it. Both change when a killed trial runs again. Here a bracket follows from the trial's *position*: its
+number less the interrupted trials before it. Interrupted trials belong to no bracket. Brackets exist from the
+start, not from the first report on, so that a resumed process groups trials as the first one did.
 """
 
 from __future__ import annotations

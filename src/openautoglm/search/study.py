@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openautoglm.core.errors import SearchError
+from openautoglm.core.extras import require
 from openautoglm.core.files import write_json
 from openautoglm.search.records import Outcome, Pruned, SearchResult, Stopped, TrialRecord, record_dict
 from openautoglm.search.settings import SearchSettings
@@ -219,8 +220,7 @@ def _why(records: tuple[TrialRecord, ...]) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Optuna's own lines about each trial off the terminal; its warnings stay."""
-    import optuna
-
+    optuna = require("optuna", "train")
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

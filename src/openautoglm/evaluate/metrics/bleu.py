@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from openautoglm.core.extras import require
 from openautoglm.evaluate.base import Better, Floats, Inputs, Measured, Need, of_sums, ratio
 from openautoglm.evaluate.settings import EvaluateSettings
 
@@ -39,8 +40,7 @@ class Bleu:
 
     def measure(self, inputs: Inputs, settings: EvaluateSettings) -> Measured:
         """Return BLEU of the predictions against all references."""
-        from sacrebleu.metrics import BLEU
-
+        BLEU = require("sacrebleu.metrics", "train").BLEU
         metric = BLEU(lowercase=settings.lowercase, tokenize=settings.tokenize, force=True)
         statistics = metric._extract_corpus_statistics(list(inputs.predictions), inputs.streams())
         case = "lower-cased" if settings.lowercase else "cased"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from openautoglm.core.extras import require
 from openautoglm.evaluate.base import Better, Floats, Inputs, Measured, Need, of_sums, ratio
 from openautoglm.evaluate.settings import EvaluateSettings
 
@@ -31,8 +32,7 @@ class Chrf:
 
     def measure(self, inputs: Inputs, settings: EvaluateSettings) -> Measured:
         """Return chrF2 of the predictions against all references."""
-        from sacrebleu.metrics import CHRF
-
+        CHRF = require("sacrebleu.metrics", "train").CHRF
         metric = CHRF(lowercase=settings.lowercase)
         statistics = metric._extract_corpus_statistics(list(inputs.predictions), inputs.streams())
         case = "lower-cased" if settings.lowercase else "cased"

@@ -11,6 +11,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Literal
 
+from openautoglm.core.extras import require
 from openautoglm.evaluate.base import Better, Inputs, Measured, Need, of_mean, sacrebleu_words
 from openautoglm.evaluate.settings import EvaluateSettings
 
@@ -31,8 +32,7 @@ def tokenizer(settings: EvaluateSettings) -> tuple[_Words, str]:
     if settings.tokenize in ("zh", "char"):
         split = sacrebleu_words(settings.tokenize)
         return _Words(lambda text: split(text.lower())), settings.tokenize
-    from rouge_score.tokenizers import DefaultTokenizer
-
+    DefaultTokenizer = require("rouge_score.tokenizers", "train").DefaultTokenizer
     name = "rouge-score, stemmed" if settings.stem else "rouge-score"
     return _Words(DefaultTokenizer(settings.stem).tokenize), name
 
@@ -54,8 +54,7 @@ class Rouge:
 
     def measure(self, inputs: Inputs, settings: EvaluateSettings) -> Measured:
         """Return 100 times the mean F1."""
-        from rouge_score.rouge_scorer import RougeScorer
-
+        RougeScorer = require("rouge_score.rouge_scorer", "train").RougeScorer
         words, named = tokenizer(settings)
         scorer = RougeScorer([self.kind], tokenizer=words)
         values = []

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from openautoglm.core.extras import require
 from openautoglm.evaluate.base import Better, Floats, Inputs, Measured, Need, of_sums, ratio
 from openautoglm.evaluate.settings import EvaluateSettings
 
@@ -29,8 +30,7 @@ class Ter:
 
     def measure(self, inputs: Inputs, settings: EvaluateSettings) -> Measured:
         """Return TER of the predictions; Chinese tokenisations split it into characters."""
-        from sacrebleu.metrics import TER
-
+        TER = require("sacrebleu.metrics", "train").TER
         characters = settings.tokenize in ("zh", "char")
         metric = TER(normalized=characters, asian_support=characters)
         statistics = metric._extract_corpus_statistics(list(inputs.predictions), inputs.streams())
