@@ -1,0 +1,1 @@
+"""Generation: prompts of ids to candidates, and the choice among them."""
