@@ -51,10 +51,10 @@ def print_faults(data: Path, cleaned: Path) -> None:
 def print_samples(predictions: Path) -> None:
     """Print some test records, what the model wrote and one of the reports that people would write."""
     with predictions.open(encoding="utf-8") as file:
-        for line, _ in zip(file, range(SHOWN), strict=False):
-            row = json.loads(line)
-            print(f"\nrecord:    {row['source']}\nmodel:     {row['prediction']}\n"
-                  f"reference: {row['references'][0]}")
+        rows = [row for row in map(json.loads, file) if row["split"] == "test"]
+    for row in rows[:SHOWN]:
+        print(f"\nrecord:    {row['source']}")
+        print(f"model:     {row['prediction']}\nreference: {row['references'][0]}")
 
 
 if __name__ == "__main__":

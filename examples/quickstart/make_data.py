@@ -1,6 +1,6 @@
 """Make the quickstart's data: monitoring records and shift reports, with faults planted and written down.
 
-    python examples/quickstart/make_data.py FOLDER [--seed 7]
+    python examples/quickstart/make_data.py FOLDER [--seed 7] [--scale 0.1] [--no-faults]
 
 writes train.csv, valid.csv and test.csv, and planted.json, which names every planted fault by kind and line
 of train.csv. Only the standard library is needed.
@@ -28,8 +28,9 @@ REPAIRED = ("mojibake", "double_space")
 class Maker:
     """Draws records and reports that never repeat by chance, so that every repetition is a planted one."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, scale: float) -> None:
         self.dice = random.Random(seed)
+        self.scale = scale
         self.records: set[Record] = set()
         self._reports: set[str] = set()
 
@@ -57,7 +58,7 @@ class Maker:
     def split(self, name: str) -> list[Row]:
         """Make the rows of one split: two or three references a record."""
         rows = []
-        for _ in range(RECORDS[name]):
+        for _ in range(round(RECORDS[name] * self.scale)):
             record = self.record()
             count = self.dice.choice((2, 3)) if name == "train" else 3
             rows += [Row(record, report) for report in self.reports(record, count)]
@@ -73,9 +74,10 @@ def overlap(one: str, other: str) -> float:
 def plant(rows: list[Row], test: list[Row], maker: Maker) -> list[Row]:
     """Plant all faults: some change rows, some add them; then shuffle."""
     dice = maker.dice
-    picked = dice.sample(range(len(rows)), sum(FAULTS.values()))
+    counts = {fault: round(count * maker.scale) for fault, count in FAULTS.items()}
+    picked = dice.sample(range(len(rows)), sum(counts.values()))
     picks: dict[str, list[int]] = {}
-    for fault, count in FAULTS.items():
+    for fault, count in counts.items():
         picks[fault], picked = picked[:count], picked[count:]
     planted = list(rows)
     for fault in ("mojibake", "double_space", "null", "outlier", "omission", "bad_row"):
@@ -85,7 +87,7 @@ def plant(rows: list[Row], test: list[Row], maker: Maker) -> list[Row]:
     for at in picks["near_duplicate"]:
         nearly = rows[at].report.removesuffix(".") + dice.choice((" again.", " today.", " so far."))
         planted.append(Row(rows[at].record, nearly, "near_duplicate", rows[at].report))
-    for leaked in dice.sample(test, FAULTS["leak"]):
+    for leaked in dice.sample(test, counts["leak"]):
         planted.append(_leak(leaked, test, maker))
     dice.shuffle(planted)
     return _later_is_the_copy(planted)
@@ -125,12 +127,17 @@ def write_split(path: Path, rows: list[Row], breaking: random.Random | None = No
     path.write_bytes(b"".join(lines))
 
 
-def make(folder: Path, seed: int = 7) -> dict[str, list[dict[str, object]]]:
-    """Write the three splits and planted.json into `folder`; return the planted faults by kind."""
+def make(folder: Path, seed: int = 7, scale: float = 1.0,
+         faulty: bool = True) -> dict[str, list[dict[str, object]]]:
+    """Write the three splits and planted.json into `folder`; return the planted faults by kind.
+
+    `scale` multiplies the numbers of records and faults; without `faulty` nothing is planted.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    maker = Maker(seed)
-    test, valid = maker.split("test"), maker.split("valid")
-    train = plant(maker.split("train"), test, maker)
+    maker = Maker(seed, scale)
+    test, valid, train = maker.split("test"), maker.split("valid"), maker.split("train")
+    if faulty:
+        train = plant(train, test, maker)
     faults: dict[str, list[dict[str, object]]] = {fault: [] for fault in FAULTS}
     for line, row in enumerate(train, start=2):
         if row.fault:
@@ -149,6 +156,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of the numbers of records and faults")
+    parser.add_argument("--no-faults", action="store_true", help="plant nothing")
     chosen = parser.parse_args()
-    for fault_name, places in make(chosen.folder, chosen.seed).items():
+    for fault_name, places in make(chosen.folder, chosen.seed, chosen.scale, not chosen.no_faults).items():
         print(f"{fault_name}: {len(places)} planted")
