@@ -1,7 +1,7 @@
 """Beam search of one batch: the beams of many prompts step together.
 
-The score of an ended beam is its log-probability / length ** length_penalty, the stop id counted in both (Wu et al.
-2016, arXiv 1609.08144, without their constant). Shapes: P prompts, K beams, V ids.
+The score of an ended beam is its log-probability / length ** length_penalty, the stop id counted in both (Wu
+et al. 2016, arXiv 1609.08144, without their constant). Shapes: P prompts, K beams, V ids.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class _Pool:
         return self._heap[0][0]
 
     def best(self, n: int) -> list[Candidate]:
-        return [candidate for _, _, candidate in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)[:n]]
+        return [
+            candidate for _, _, candidate in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)[:n]
+        ]
 
 
 class _Search:
@@ -92,8 +94,8 @@ def beam_search(
 ) -> list[list[Candidate]]:
     """Search each prompt with `settings.num_beams` beams; return its `settings.n` best, best first.
 
-    A search ends when its beams reach `limit` tokens, or when `num_beams` have ended and no running beam would score
-    better if it ended now (with `early_stop`, as soon as that many have ended).
+    A search ends when its beams reach `limit` tokens, or when `num_beams` have ended and no running beam
+    would score better if it ended now (with `early_stop`, as soon as that many have ended).
     """
     width = settings.num_beams
     stop_ids = frozenset(stops.tolist())
@@ -117,7 +119,9 @@ def beam_search(
             return [search.pool.best(settings.n) for search in searches]
         _follow(decoder, parents, width, stops.device)
         running = _shrink(decoder, running, width, stops.device)
-        decoder.step(torch.tensor([beam[-1] for search in running for beam in search.beams], device=stops.device))
+        decoder.step(
+            torch.tensor([beam[-1] for search in running for beam in search.beams], device=stops.device)
+        )
 
 
 def _follow(decoder: Decoder, parents: list[list[int]], width: int, device: torch.device) -> None:

@@ -9,10 +9,10 @@ import torch
 
 
 class KvCache:
-    """Static KV cache of a batch; speaks the one word, `update`, by which transformers' attention asks its cache.
+    """Static KV cache of a batch, with the one method by which transformers' attention asks its cache.
 
-    All rows have the same length. Buffers are [B, K, T, D] a layer and grow never; views of the filled part are
-    handed out, so attention costs what was really written.
+    All rows have the same length. Buffers are [B, K, T, D] a layer and never grow; views of the filled part
+    are handed out, so attention costs what was really written.
     """
 
     def __init__(self, layers: int, capacity: int) -> None:

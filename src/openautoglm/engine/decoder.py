@@ -1,7 +1,7 @@
 """One batch of sequences on a transformers model: prefill once, then a token a row and step.
 
-Prompts of different lengths are padded on the left; padding is masked and positions count from each prompt's first
-token, so that a row gives what it gives alone.
+Prompts of different lengths are padded on the left; padding is masked and positions count from each prompt's
+first token, so that a row gives what it gives alone.
 """
 
 from __future__ import annotations

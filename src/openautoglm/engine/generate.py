@@ -13,8 +13,8 @@ class Candidate(NamedTuple):
 
     Attributes:
         ids: the generated ids, without the stop id.
-        logprob: sum of the log-probabilities (natural logarithm, temperature 1, no filters) of the ids and of the
-            stop id; a beam search takes them after its repetition penalty.
+        logprob: sum of the log-probabilities of the ids and of the stop id (natural logarithm, temperature 1,
+            no filters; a beam search takes them after its repetition penalty).
         finished: a stop id ended it; False when the bound on tokens did.
     """
 
@@ -30,5 +30,5 @@ class Generator(Protocol):
         """Return `settings.n` candidates for each prompt, in the order of the prompts, best first for beams.
 
         Raises:
-            GenerationError: a prompt is empty, holds ids outside the vocabulary, or leaves no room for an answer.
+            GenerationError: a prompt is empty, holds foreign ids, or leaves no room for an answer.
         """

@@ -12,7 +12,7 @@ from openautoglm.engine.sampling import Sampling
 
 
 def penalise(logits_RV: torch.Tensor, seen_RV: torch.Tensor, penalty: float) -> torch.Tensor:
-    """Return the logits with those of tokens that were seen made smaller (see `Sampling.repetition_penalty`)."""
+    """Return the logits, those of seen tokens made smaller (see `Sampling.repetition_penalty`)."""
     smaller = torch.where(logits_RV > 0, logits_RV / penalty, logits_RV * penalty)
     return torch.where(seen_RV, smaller, logits_RV)
 
@@ -40,7 +40,7 @@ def draw(logits_RV: torch.Tensor, uniforms_R: torch.Tensor, settings: Sampling) 
 
 
 def uniforms(prompt: Sequence[int], seed: int, copy: int, count: int) -> torch.Tensor:
-    """Return `count` numbers in [0, 1) that depend on the prompt, the seed and the number of the copy only."""
+    """Return `count` numbers in [0, 1) that depend on the prompt, the seed and the copy's number only."""
     digest = hashlib.sha256(numpy.asarray(prompt, dtype="<i8").tobytes()).digest()
     words = [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 32, 4)]
     source = numpy.random.Generator(numpy.random.Philox(numpy.random.SeedSequence([seed, copy, *words])))

@@ -20,16 +20,16 @@ class Sampling(Settings):
             arXiv 1904.09751).
         min_p: sample among tokens at least this likely, relative to the likeliest (Nguyen et al. 2024,
             arXiv 2407.01082).
-        repetition_penalty: divides positive and multiplies negative logits of tokens seen so far (Keskar et al.
-            2019, arXiv 1909.05858); 1 for none.
+        repetition_penalty: divides positive and multiplies negative logits of tokens seen so far (Keskar
+            et al. 2019, arXiv 1909.05858); 1 for none.
         num_beams: beams of a beam search; 1 for none.
         length_penalty: a beam's score is its log-probability / length ** length_penalty.
         early_stop: end a search as soon as `num_beams` beams have ended.
         n: candidates to return, best first for beams.
         seed: of sampling; a prompt's samples depend on seed and prompt, not on its neighbours in a batch.
-        choose: which candidate becomes the text: the first, the one with most agreement (``consensus``), the one
-            that covers the record best (``coverage``), or among those that cover it best the one with most
-            agreement (``coverage+consensus``).
+        choose: which candidate becomes the text: the first, the one that the others agree with most
+            (``consensus``), the first of those that cover the record best (``coverage``), or of those the one
+            that the others agree with most (``coverage+consensus``).
         utility: what agreement is measured by.
     """
 

@@ -50,7 +50,7 @@ class TransformersGenerator:
         `finished`.
 
         Raises:
-            GenerationError: a prompt is empty, holds ids outside the vocabulary, or leaves no room for an answer.
+            GenerationError: a prompt is empty, holds foreign ids, or leaves no room for an answer.
         """
         self._check(prompts)
         found: dict[int, list[Candidate]] = {}
@@ -72,7 +72,7 @@ class TransformersGenerator:
         return int(min(settings.max_new_tokens, self._model.config.max_position_embeddings - len(prompt)))
 
     def _batches(self, prompts: Sequence[list[int]], settings: Sampling) -> Iterator[list[int]]:
-        """Yield numbers of prompts that decode together: like lengths, equal limits, within rows and bytes."""
+        """Yield numbers of prompts that decode together: like lengths, one limit, within rows and bytes."""
         config = self._model.config
         width = torch.empty((), dtype=self._model.dtype).element_size()
         token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * width
@@ -81,7 +81,10 @@ class TransformersGenerator:
         for number in sorted(range(len(prompts)), key=lambda number: len(prompts[number])):
             limit = self._limit(prompts[number], settings)
             rows = (len(batch) + 1) * copies
-            full = rows > self._max_rows or rows * (len(prompts[number]) + limit) * token_bytes > self._cache_bytes
+            full = (
+                rows > self._max_rows
+                or rows * (len(prompts[number]) + limit) * token_bytes > self._cache_bytes
+            )
             if batch and (full or limit != self._limit(prompts[batch[0]], settings)):
                 yield batch
                 batch = []

@@ -1,6 +1,4 @@
-"""A model on disk: a folder which transformers loads as it is, plus our card. Written atomically, checked
-when opened.
-"""
+"""A model on disk: a folder which transformers loads as it is, plus our card; checked when opened."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ _AGAIN = "copy or export the bundle again"
 
 @dataclass(frozen=True)
 class Bundle:
-    """An open, verified bundle. An archive is unpacked to a temporary folder that lives as long as this
-    object.
-    """
+    """An open, verified bundle; that of an archive lives in a temporary folder as long as this object."""
 
     path: Path
     card: Card
@@ -137,9 +133,7 @@ def open_bundle(path: str | Path, *, max_bytes: int = archive.MAX_BYTES) -> Bund
 
 
 def export(bundle: Bundle, path: str | Path) -> Path:
-    """Write `bundle` to `path`: a ``.zip``, a ``.pkl`` (plain containers and bytes), or a folder. Returns the
-    path.
-    """
+    """Write `bundle` to `path`: a ``.zip``, a ``.pkl`` of plain containers and bytes, or a folder."""
     path = Path(path)
     files = [bundle.path / name for name in (*bundle.card.files, CARD_NAME)]
     archive.pack(files, path)

@@ -1,6 +1,4 @@
-"""Weights in transformers' own classes: built from a spec, or loaded from a checkpoint. No remote code, no
-pickles.
-"""
+"""Weights in transformers' classes, from a spec or a checkpoint. No remote code, no pickles."""
 
 from __future__ import annotations
 
