@@ -19,7 +19,8 @@ from openautoglm.evaluate.settings import EvaluateSettings
 
 PREDICTIONS = ["the cat sat on the mat", "A dog, barking loudly .", "", "exactly this", "what is it ?"]
 REFERENCES = [["the cat is on the mat", "there is a cat on the mat"], ["A dog barks loudly."],
-              ["not empty", "x", "y z"], ["nothing alike", "exactly this"], ["is it what ?", "what was that ?"]]
+              ["not empty", "x", "y z"],
+              ["nothing alike", "exactly this"], ["is it what ?", "what was that ?"]]
 TEXT = st.text(alphabet="ab cd.,", max_size=24)
 CASES = st.lists(st.tuples(TEXT, st.lists(TEXT, min_size=1, max_size=3)), min_size=1, max_size=5)
 
