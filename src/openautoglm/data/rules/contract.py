@@ -41,7 +41,7 @@ def check_rule(rule_class: type[Rule], settings: Mapping[str, Any] | None = None
         rule = _check_fit(rule, everything)
     _check_round_trip(rule)
     for example in everything:
-        _check_apply(rule, example)
+        check_apply(rule, example)
     return rule
 
 
@@ -71,11 +71,20 @@ def _check_round_trip(rule: Rule) -> None:
     options = {} if isinstance(item, str) else item[rule.name]
     if type(rule).model_validate(options) != rule:
         raise _breach(type(rule), "it is another rule when built again from its own settings")
-    if pickle.loads(pickle.dumps(rule)) != rule:  # noqa: S301 - our own object, just pickled
+    try:
+        again = pickle.loads(pickle.dumps(rule))  # noqa: S301 - our own object, just pickled
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise _breach(type(rule), f"it cannot be pickled: {error}") from error
+    if again != rule:
         raise _breach(type(rule), "it is another rule after pickling")
 
 
-def _check_apply(rule: Rule, example: Example) -> None:
+def check_apply(rule: Rule, example: Example) -> None:
+    """Check the contract of `apply` on one example; property tests call it with examples of their own making.
+
+    Raises:
+        PluginError: the rule breaks it.
+    """
     kind, where = type(rule), str(example.origin)
     kept = (example.source, example.target, example.origin, example.fields, example.turns)
     result, again = rule.apply(example), rule.apply(example)

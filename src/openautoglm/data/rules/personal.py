@@ -26,6 +26,7 @@ _PHONE = re.compile(r"(?<![\w.,/+-])(?:\+ ?|\(\+?)?\d{1,15}\)?"
                     r"(?:[ .\-/]{1,2}\(?\d{1,12}\)?|\(\d{1,5}\)){0,7}(?!\w|[.,/-]\d)")
 _DATE = re.compile(r"(?:\d{4}([-/. ])\d{1,2}\1\d{1,2}|\d{1,2}([-/. ])\d{1,2}\2\d{4})(?!\d)")
 _THOUSANDS = re.compile(r"\d{1,2}([ .])\d{3}(?:\1\d{3})*")
+_DECIMAL = re.compile(r"\d+\.\d+")
 _YEARS = re.compile(r"(?:1[5-9]|20)\d\d(?:[ -]{1,3}(?:1[5-9]|20)\d\d)+")
 
 
@@ -53,8 +54,8 @@ def _has_digits(text: str) -> bool:
 
 
 def is_ip(text: str) -> bool:
-    """Whether `text` is an IPv4 address, or an IPv6 address of at least two groups."""
-    if ":" in text and sum(letter != ":" for letter in text) < 2:
+    """Whether `text` is an IPv4 address, or an IPv6 address of four digits or more (``a::b`` is code)."""
+    if ":" in text and sum(letter != ":" for letter in text) < 4:
         return False
     try:
         ipaddress.ip_address(text)
@@ -101,4 +102,5 @@ def is_phone(text: str, *, bare: bool = False) -> bool:
         return False
     if text.isdigit():
         return bare
-    return not (_DATE.match(text) or _THOUSANDS.fullmatch(text) or _YEARS.fullmatch(text))
+    amount = _DECIMAL.fullmatch(text) or _THOUSANDS.fullmatch(text)
+    return not (amount or _DATE.match(text) or _YEARS.fullmatch(text))

@@ -113,8 +113,15 @@ def _faults(key: str, item: Any) -> list[Fault]:
     try:
         rule.model_validate(dict(options))
     except ValidationError as error:
-        return [_fault(f"{key}.{name}", rule, detail) for detail in error.errors(include_url=False)]
+        details = error.errors(include_url=False)
+        return [_fault(f"{key}.{name}", rule, detail) for detail in details if not _echoes(detail, details)]
     return []
+
+
+def _echoes(detail: Any, details: Sequence[Any]) -> bool:
+    """Whether `detail` only repeats a fault inside of it: a list whose bad entries leave it too short."""
+    place = detail["loc"]
+    return any(len(other["loc"]) > len(place) and other["loc"][:len(place)] == place for other in details)
 
 
 def _fault(key: str, rule: type[Rule], detail: Any) -> Fault:
