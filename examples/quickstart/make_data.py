@@ -156,7 +156,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--scale", type=float, default=1.0, help="factor of the numbers of records and faults")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of records and faults")
     parser.add_argument("--no-faults", action="store_true", help="plant nothing")
     chosen = parser.parse_args()
     for fault_name, places in make(chosen.folder, chosen.seed, chosen.scale, not chosen.no_faults).items():

@@ -15,6 +15,7 @@ INSTALL = "pip install -e '.[train]' -c constraints.txt"
 
 
 def python() -> Finding:
+    """The interpreter's version."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] < OLDEST_PYTHON:
         return Finding("Python", "failure", version, "install CPython 3.11 or later", tuple(NEEDS))
@@ -22,6 +23,7 @@ def python() -> Finding:
 
 
 def modules(needed: tuple[str, ...]) -> Iterator[Finding]:
+    """Every module that some verb needs; those in `needed` are imported for real."""
     modules = dict.fromkeys(module for need in NEEDS.values() for module in need.modules)
     for module in modules:
         users = tuple(verb for verb, need in NEEDS.items() if module in need.modules)
