@@ -24,7 +24,7 @@ def run(task: TaskFile, output: Output = None, fresh: Fresh = False,
     killed at any moment, goes on where it was when the same command is given again.
     """
     from openautoglm.pipeline.context import Run
-    from openautoglm.pipeline.stages import run_stages
+    from openautoglm.pipeline.stages.order import run_stages
 
     current = Run.of(task, output)
     run_stages(current, until=until, from_=from_, fresh=fresh)

@@ -17,7 +17,7 @@ def search(task: TaskFile, output: Output = None, fresh: Fresh = False) -> None:
     """
     from openautoglm.cli.tables import print_search
     from openautoglm.pipeline.context import Run
-    from openautoglm.pipeline.stages import run_stages
+    from openautoglm.pipeline.stages.order import run_stages
 
     current = Run.of(task, output)
     run_stages(current, until="search", from_="search" if fresh else None)

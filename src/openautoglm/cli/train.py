@@ -17,7 +17,7 @@ def train(task: TaskFile, output: Output = None, fresh: Fresh = False) -> None:
     """
     from openautoglm.cli.tables import print_train
     from openautoglm.pipeline.context import Run
-    from openautoglm.pipeline.stages import run_stages
+    from openautoglm.pipeline.stages.order import run_stages
 
     current = Run.of(task, output)
     run_stages(current, until="train", from_="train" if fresh else None)

@@ -79,6 +79,11 @@ class Run:
         return self.folder / "search"
 
     @property
+    def search_file(self) -> Path:
+        """The point that the search chose."""
+        return self.search / "chosen.json"
+
+    @property
     def train(self) -> Path:
         """Checkpoints, metrics and the trained model."""
         return self.folder / "train"
@@ -92,6 +97,11 @@ class Run:
     def evaluate(self) -> Path:
         """Scores and predictions."""
         return self.folder / "evaluate"
+
+    @property
+    def scores_file(self) -> Path:
+        """All scores, and the decoding that was chosen."""
+        return self.evaluate / "scores.json"
 
     @property
     def bundle(self) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -84,20 +84,34 @@ def _place(loc: Sequence[str | int], document: Document, *, last_may_miss: bool)
 
 def _keys_at(model: type[BaseModel], path: KeyPath) -> set[str]:
     """The keys that a mapping at `path` may have, over all models that can stand there."""
-    models = {model}
+    annotations: list[Any] = [model]
     for part in path:
-        following: set[type[BaseModel]] = set()
-        for candidate in models:
-            if isinstance(part, int):
-                following.add(candidate)
-            elif part in candidate.model_fields:
-                following |= set(_models_in(candidate.model_fields[part].annotation))
-        models = following
-    return {key for candidate in models for key in candidate.model_fields}
+        annotations = [inner for annotation in annotations for inner in _inside(annotation, part)]
+    return {key for annotation in annotations if _is_model(annotation) for key in annotation.model_fields}
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _inside(annotation: Any, part: str | int) -> Iterator[Any]:
+    """What may stand at `part` of a value of this type, alternatives and all."""
+    if _is_model(annotation):
+        if part in annotation.model_fields:
+            yield from _alternatives(annotation.model_fields[part].annotation)
+        return
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is dict and isinstance(part, str):
+        yield from _alternatives(arguments[1])
+    elif origin in (tuple, list) and isinstance(part, int):
+        yield from _alternatives(arguments[0])
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """The members of a union, without the wrapping of annotated types."""
+    origin = get_origin(annotation)
+    if origin is None or origin in (dict, tuple, list):
         yield annotation
+        return
     for part in get_args(annotation):
-        yield from _models_in(part)
+        yield from _alternatives(part)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

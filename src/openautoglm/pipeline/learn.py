@@ -1,0 +1,83 @@
+"""From a plan to a trained model on disk."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from openautoglm.core.errors import TaskError
+from openautoglm.core.files import fingerprint
+from openautoglm.data.jsonl import read_examples
+from openautoglm.evaluate.run import group_cases
+from openautoglm.models import hf
+from openautoglm.models.bundle import write_bundle
+from openautoglm.models.spec import GlmSpec
+from openautoglm.pipeline.context import Run
+from openautoglm.pipeline.generation import Author
+from openautoglm.pipeline.material import Material, checkpoint_folder, template_of
+from openautoglm.pipeline.plan import Plan
+from openautoglm.pipeline.sampled import dev_hook, evenly
+from openautoglm.pipeline.training import device, drive, fresh_model
+from openautoglm.train.events import StepEvent
+
+
+def learn(run: Run, plan: Plan, material: Material) -> dict[str, Any]:
+    """Train as planned, resuming where a former call stopped, and write ``train/model``.
+
+    Returns:
+        Facts for the state: steps, tokens, rate, losses.
+
+    Raises:
+        TrainError, CheckpointError: as the training room.
+        TaskError: the checkpoint to start from does not fit its tokenizer.
+    """
+    model, spec, adapted = _start(run, plan)
+    tokenizer, template = material.tokenizer(), template_of(run)
+    if tokenizer.vocab_size > spec.vocab_size:
+        raise TaskError(f"the tokenizer has {tokenizer.vocab_size:,} entries, the model {spec.vocab_size:,}",
+                        where="model.checkpoint", remedy="use the checkpoint's own tokenizer (leave tokenizer out)")
+    hook = None
+    if plan.train.best_by != "valid_loss":
+        cases = evenly(group_cases(read_examples(run.split("valid"))), run.task.evaluate.checkpoint_cases)
+        hook = dev_hook(run, Author(model, template, tokenizer), cases, (plan.train.best_by,))
+    events = drive(model, material.store("train"), material.store("valid"), plan.train, run.train, label="train",
+                   on_validate=hook)
+    last = deque(events, maxlen=1)
+    if adapted:
+        from openautoglm.train.lora import merge
+
+        model = merge(model)
+    write_bundle(run.model, model=model, spec=spec, tokenizer=tokenizer, template=template, card_facts={
+        "data": data_fingerprint(run), "recipe": {"train": plan.train.model_dump(mode="json")}})
+    return _facts(last[0] if last else None, spec)
+
+
+def _start(run: Run, plan: Plan) -> tuple[Any, GlmSpec, bool]:
+    """The model to be trained, its spec, and whether it wears adapters."""
+    folder = checkpoint_folder(run)
+    if folder is None:
+        model = fresh_model(plan.spec, seed=plan.train.seed, dropout=plan.dropout,
+                            attention_dropout=plan.attention_dropout)
+        return model, plan.spec, False
+    model, spec = hf.load(folder)
+    model = model.to(device())
+    if plan.dropout:
+        hf.Dropouts(model, plan.dropout)
+    if run.task.model.tune == "full":
+        return model, spec, False
+    from openautoglm.train.lora import add_lora
+
+    return add_lora(model, rank=run.task.model.lora_rank, seed=plan.train.seed), spec, True
+
+
+def data_fingerprint(run: Run) -> str:
+    """Identifies the cleaned training split."""
+    return fingerprint(run.state.file_hashes([run.split("train")])[str(run.split("train"))])
+
+
+def _facts(last: StepEvent | None, spec: GlmSpec) -> dict[str, Any]:
+    if last is None:  # everything was trained before; the model alone was missing
+        return {"parameters": spec.parameters}
+    return {"parameters": spec.parameters, "steps": last.step, "tokens": last.tokens, "loss": last.loss,
+            "valid_loss": last.valid_loss, "tokens_per_s": last.tokens_per_s, "seconds": last.elapsed_s}
+

@@ -1,0 +1,63 @@
+"""Stage: the finished bundle, with its scores and its recommended decoding, and the copies asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from openautoglm.core import log
+from openautoglm.core.files import read_json
+from openautoglm.pipeline.context import Run
+
+_log = log.get(__name__)
+_SHAPE = {"source", "target", "template", "messages", "text", "fields"}
+
+
+class ExportStage:
+    """Writes the bundle; each file of it is whole or absent."""
+
+    name = "export"
+    needs = ("train", "evaluate")
+    format = 1
+
+    def inputs(self, run: Run) -> Any:
+        """Where copies go, and the name."""
+        return {"to": run.task.export.to, "name": run.task.name}
+
+    def results(self, run: Run) -> Sequence[Path]:
+        """The bundle and its copies."""
+        return (run.bundle / "autoglm.json", *(run.base / path for path in run.task.export.to))
+
+    def run(self, run: Run) -> dict[str, Any]:
+        """Write the bundle and its copies."""
+        from openautoglm.models.bundle import export, open_bundle, write_bundle
+
+        trained = open_bundle(run.model)
+        bundle = write_bundle(run.bundle, model=trained.model(), spec=trained.spec, tokenizer=trained.tokenizer,
+                              template=trained.template, dtype=trained.card.dtype, card_facts=card_facts(run))
+        for path in run.task.export.to:
+            _log.info("exported %s", export(bundle, run.base / path))
+        return {"bundle": str(run.bundle)}
+
+    def wipe(self, run: Run) -> Sequence[Path]:
+        """The bundle; copies outside the run folder are replaced, not removed."""
+        return (run.bundle,)
+
+
+def card_facts(run: Run) -> dict[str, Any]:
+    """What the card says beside the architecture: data, scores on each split, and how to use the model."""
+    from openautoglm.pipeline.learn import data_fingerprint
+    from openautoglm.pipeline.stages.train import plan_and_material
+
+    scores = read_json(run.scores_file)
+    plan, _ = plan_and_material(run)
+    chosen = scores["chosen"]
+    return {
+        "data": data_fingerprint(run),
+        "scores": {split: by[chosen]["scores"] for split, by in scores["splits"].items()},
+        "recipe": {"name": run.task.name, "seed": run.task.seed, "decoding": scores["decodings"][chosen],
+                   "decoding_name": chosen, "record": run.task.data.model_dump(mode="json", include=_SHAPE),
+                   "clean": run.task.clean.model_dump(mode="json", exclude={"workers"}),
+                   "plan": plan.model_dump(mode="json", exclude={"reasons"}),
+                   "start": run.task.model.model_dump(mode="json", include={"checkpoint", "tune", "lora_rank"})}}
