@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from search_synthetic import CONSTRAINTS, MAX_TOKENS, SETTINGS, objective, space
 from openautoglm.core.errors import SearchError
 from openautoglm.search.fidelity import TokenHyperband
 from openautoglm.search.records import Outcome, SearchResult
+from openautoglm.search.session import Session
 from openautoglm.search.settings import SearchSettings
 from openautoglm.search.space import Float, Point, Space
 from openautoglm.search.storage import alone
@@ -93,6 +95,44 @@ def test_deaths_at_any_write_leave_no_trace(every: int, whole: list[Any], tmp_pa
     assert lives > 3
     assert sequence(result) == whole
     assert any(trial.state == "interrupted" for trial in result.trials)
+
+
+@pytest.mark.slow
+def test_every_trial_may_die_once(whole: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each trial dies at its second report, after its first rung, and is run again in another life."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    died: list[Point] = []
+
+    def mortal(point: Point, report: Report) -> Outcome:
+        reports = 0
+
+        def counted(tokens: int, loss: float) -> None:
+            nonlocal reports
+            reports += 1
+            if point not in died and reports == 2:
+                died.append(point)
+                raise Killed
+            report(tokens, loss)
+
+        return objective(point, counted)
+
+    monkeypatch.setattr(Session, "interrupt", only_when_resuming(Session.interrupt))
+    while True:
+        try:
+            result = search(space(), mortal, TRIALS, tmp_path, max_tokens=MAX_TOKENS, constraints=CONSTRAINTS)
+            break
+        except Killed:
+            assert len(died) < 100
+    assert len(died) == sum(len(reports) > 1 for *_, reports, _ in whole) > 5
+    assert sequence(result) == whole
+
+
+def only_when_resuming(interrupt: Callable[[Session, int], None]) -> Callable[[Session, int], None]:
+    """A process that is killed marks nothing: the next one does."""
+    def called(session: Session, number: int) -> None:
+        if not isinstance(sys.exc_info()[1], Killed):
+            interrupt(session, number)
+    return called
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ class Session:
             if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                 self.study.enqueue_trial(state["params"])
             trial = self.study.ask(self.space.distributions())
-            randomness.restore(self.study.sampler, state["random"])
+            randomness.restore(self.study.sampler, state["random"])  # a sampler may draw before any trial
             return trial
         trial = self.study.ask(self.space.distributions())
         write_json(self.state_path, {"position": position, "params": trial.params,
