@@ -12,7 +12,7 @@ from openautoglm.data.read.lines import Line
 from openautoglm.data.read.row import Bad, Row, Table
 
 
-class _RowTooLong(Exception):
+class _RowTooLongError(Exception):
     """The row being read cannot be completed."""
 
 
@@ -33,7 +33,7 @@ class _Feed:
             size = size + len(line[1]) if held else len(line[1])
             held.append(line)
             if size > self.limit or (line[2] is not None and not line[2].whole):
-                raise _RowTooLong
+                raise _RowTooLongError
             yield line[1] + "\n"
 
     def take(self) -> list[Line]:
@@ -68,7 +68,7 @@ def _records(feed: _Feed, delimiter: str, quoting: bool) -> Iterator[_Record | B
                 elif cells:
                     yield number, cells, text
             return
-        except (csv.Error, _RowTooLong) as error:
+        except (csv.Error, _RowTooLongError) as error:
             yield _broken(feed.give_up(), error, feed.limit)
 
 
@@ -84,7 +84,7 @@ def _broken(held: list[Line], error: Exception, limit: int) -> Bad:
     number, text, fault = held[0]
     if fault is not None:
         return Bad(number, fault.reason, fault.detail, text)
-    if isinstance(error, _RowTooLong):
+    if isinstance(error, _RowTooLongError):
         return Bad(number, "unclosed_quote", f"a quote opened here is not closed within {limit:,} bytes "
                    f"or before line {held[-1][0]}", text)
     if len(held) > 1 or "unexpected end" in str(error):

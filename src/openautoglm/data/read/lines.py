@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from openautoglm.data.read.source import Source, StreamFault
+from openautoglm.data.read.source import Source, StreamError
 
 RAW_CHARS = 2000
 
@@ -47,7 +47,7 @@ def lines(source: Source, max_row_bytes: int) -> Iterator[Line]:
             carry = rest
             yield from _block(number, block, encoding, max_row_bytes)
             number += block.count(b"\n") + 1
-    except StreamFault as error:
+    except StreamError as error:
         yield number, show(carry, encoding), LineFault(error.reason, error.detail)
         return
     if carry:

@@ -6,7 +6,7 @@ import difflib
 import glob
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from openautoglm.core.errors import DataError
 from openautoglm.data.settings import DataSettings
@@ -68,7 +68,7 @@ def file_format(path: Path, settings: DataSettings) -> FileFormat:
         DataError: the ending is not known.
     """
     if settings.format != "auto":
-        return cast(FileFormat, settings.format)
+        return settings.format
     ending = Path(path.name.lower().removesuffix(".gz")).suffix
     if ending not in ENDINGS:
         raise DataError(f"the ending {ending!r} says no format", where=str(path),

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from openautoglm.core.values import Example, Reject
 from openautoglm.data.read.delimited import delimited
-from openautoglm.data.read.json_lines import json_lines
+from openautoglm.data.read.json_array import json_array
+from openautoglm.data.read.json_lines import json_lines, looks_like_lines
 from openautoglm.data.read.lines import lines
+from openautoglm.data.read.parquet import parquet
 from openautoglm.data.read.paths import file_format
+from openautoglm.data.read.plain_text import plain_text
 from openautoglm.data.read.row import Row, Table
 from openautoglm.data.read.shape import shaped
 from openautoglm.data.read.source import open_source
@@ -29,13 +32,23 @@ def open_table(path: Path, settings: DataSettings, on_bytes: OnBytes | None = No
         DataError: the file cannot be opened, its format is not known, or its header is unreadable.
     """
     kind = file_format(path, settings)
+    limit, depth = settings.max_row_bytes, settings.max_json_depth
+    if kind == "parquet":
+        yield parquet(path, settings.needed_columns(), max_row_bytes=limit)
+        if on_bytes is not None:
+            on_bytes(path.stat().st_size)
+        return
     with open_source(path, settings.encoding, on_bytes) as source:
-        limit, depth = settings.max_row_bytes, settings.max_json_depth
         if kind in ("csv", "tsv"):
-            yield delimited(lines(source, limit), delimiter=settings.delimiter or ("," if kind == "csv" else "\t"),
-                            quoting=settings.quoting, header=settings.header, max_row_bytes=limit, where=str(path))
-        else:
+            delimiter = settings.delimiter or ("," if kind == "csv" else "\t")
+            yield delimited(lines(source, limit), delimiter=delimiter, quoting=settings.quoting,
+                            header=settings.header, max_row_bytes=limit, where=str(path))
+        elif kind == "text":
+            yield plain_text(lines(source, limit), unit=settings.text_unit, max_row_bytes=limit)
+        elif kind == "jsonl" or looks_like_lines(source.head):
             yield json_lines(lines(source, limit), max_depth=depth)
+        else:
+            yield json_array(source, max_row_bytes=limit, max_depth=depth)
 
 
 def read(paths: Iterable[Path], settings: DataSettings, on_bytes: OnBytes | None = None

@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from typing import Any
 
 from openautoglm.core.errors import DataError
@@ -13,8 +14,11 @@ from openautoglm.core.values import Example, Origin, Reject
 from openautoglm.data.read.lines import RAW_CHARS
 from openautoglm.data.read.messages import conversation
 from openautoglm.data.read.row import Bad, Table
-from openautoglm.data.read.values import Unfit, as_text
+from openautoglm.data.read.values import UnfitError, as_text
 from openautoglm.data.settings import DataSettings, template_columns
+
+CACHED_SOURCES = 1024
+"""Rows with several targets for one source are common and stand together."""
 
 _Fields = tuple[tuple[str, str], ...]
 
@@ -35,7 +39,7 @@ def shaped(table: Table, settings: DataSettings, file: str) -> Iterator[Example 
         origin = Origin(file, row.line)
         try:
             yield make(row.values, origin)
-        except Unfit as error:
+        except UnfitError as error:
             yield reject(origin, error.reason, error.detail, row.raw or json.dumps(
                 dict(row.values), ensure_ascii=False, default=str))
 
@@ -115,8 +119,8 @@ def _from_messages(settings: DataSettings, column: str, fields: Callable[[Mappin
 def _fields_of(settings: DataSettings) -> Callable[[Mapping[str, Any], str], _Fields]:
     """How the record is found: nothing, columns that are not empty, or an expression over the source."""
     if isinstance(settings.fields, str):
-        find = re.compile(settings.fields).findall
-        return lambda values, source: tuple([(name.strip(), value.strip()) for name, value in find(source)])
+        find = lru_cache(CACHED_SOURCES)(partial(_found, re.compile(settings.fields)))
+        return lambda values, source: find(source)
     names = settings.fields
     if names is None:
         names = tuple(dict.fromkeys(name for _, name in template_columns(settings.template or "") if name))
@@ -128,3 +132,7 @@ def _fields_of(settings: DataSettings) -> Callable[[Mapping[str, Any], str], _Fi
         return tuple([pair for pair in pairs if pair[1]])
 
     return columns
+
+
+def _found(expression: re.Pattern[str], source: str) -> _Fields:
+    return tuple([(name.strip(), value.strip()) for name, value in expression.findall(source)])

@@ -22,7 +22,7 @@ BROKEN = "\udcff"
 """Stands for bytes that are no text in a transcoded stream; strict UTF-8 refuses it, so its line is rejected."""
 
 
-class StreamFault(Exception):
+class StreamError(Exception):
     """The stream broke in the middle: a reason slug and a detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -36,6 +36,8 @@ class Source(NamedTuple):
 
     chunks: Iterator[bytes]
     encoding: str
+    head: bytes
+    """The first chunk, which `chunks` gives too: to judge by."""
 
 
 def _mark_broken(error: UnicodeError) -> tuple[str, int]:
@@ -70,7 +72,7 @@ def open_file(path: Path) -> Iterator[IO[bytes]]:
 def open_source(path: Path, encoding: str, on_bytes: Callable[[int], None] | None = None) -> Iterator[Source]:
     """Open `path` as text bytes; `on_bytes` is told how many bytes on disk each chunk took.
 
-    The chunks raise StreamFault when gzip data is damaged or cut off, or the disk fails.
+    The chunks raise StreamError when gzip data is damaged or cut off, or the disk fails.
 
     Raises:
         DataError: the file cannot be opened.
@@ -79,16 +81,23 @@ def open_source(path: Path, encoding: str, on_bytes: Callable[[int], None] | Non
         magic = file.read(2)
         file.seek(0)
         chunks = _raw_chunks(file, magic == GZIP_MAGIC, on_bytes)
-        first, fault = b"", None
-        try:
-            first = next(chunks, b"")
-        except StreamFault as error:
-            fault = error
-        encoding, first = _without_mark(first, encoding)
-        chunks = _joined(first, chunks, fault)
+        first, chunks = _peek(chunks)
+        encoding, mark_bytes = _encoding(first, encoding)
+        chunks = _without(mark_bytes, chunks)
         if not _keeps_ascii(encoding):
             chunks, encoding = _transcoded(chunks, encoding), "utf-8"
-        yield Source(_unix_lines(chunks), encoding)
+        head, chunks = _peek(_unix_lines(chunks))
+        yield Source(chunks, encoding, head)
+
+
+def _peek(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """Return the first chunk, and chunks that begin with it; a fault met here is raised when they are read."""
+    first, fault = b"", None
+    try:
+        first = next(chunks, b"")
+    except StreamError as error:
+        fault = error
+    return first, _joined(first, chunks, fault)
 
 
 def _raw_chunks(file: IO[bytes], zipped: bool, on_bytes: Callable[[int], None] | None) -> Iterator[bytes]:
@@ -98,9 +107,9 @@ def _raw_chunks(file: IO[bytes], zipped: bool, on_bytes: Callable[[int], None] |
         try:
             chunk = stream.read1(CHUNK_BYTES) if zipped else stream.read(CHUNK_BYTES)  # type: ignore[attr-defined]
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise StreamFault("damaged_gzip", f"the compressed data is cut off or damaged: {error}") from error
+            raise StreamError("damaged_gzip", f"the compressed data is cut off or damaged: {error}") from error
         except OSError as error:
-            raise StreamFault("read_error", f"the file cannot be read further: {error.strerror or error}") from error
+            raise StreamError("read_error", f"the file cannot be read further: {error.strerror or error}") from error
         if on_bytes is not None:
             place = os.lseek(file.fileno(), 0, os.SEEK_CUR)
             on_bytes(place - told)
@@ -110,17 +119,23 @@ def _raw_chunks(file: IO[bytes], zipped: bool, on_bytes: Callable[[int], None] |
         yield chunk
 
 
-def _without_mark(first: bytes, encoding: str) -> tuple[str, bytes]:
-    """Return the encoding, decided by the byte-order mark where it is `auto`, and the bytes after the mark."""
+def _encoding(first: bytes, encoding: str) -> tuple[str, int]:
+    """Return the encoding, decided by the byte-order mark where it is `auto`, and the length of the mark."""
     name = "auto" if encoding == "auto" else codecs.lookup(encoding).name
     for mark, marked in MARKS:
         if first.startswith(mark) and (name == "auto" or marked.startswith(name.removesuffix("-sig"))):
-            return marked, first[len(mark):]
+            return marked, len(mark)
     plain = {"auto": "utf-8", "utf-8-sig": "utf-8", "utf-16": "utf-16-le", "utf-32": "utf-32-le"}
-    return plain.get(name, name), first
+    return plain.get(name, name), 0
 
 
-def _joined(first: bytes, rest: Iterator[bytes], fault: StreamFault | None) -> Iterator[bytes]:
+def _without(mark_bytes: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk[mark_bytes:]
+        mark_bytes = 0
+
+
+def _joined(first: bytes, rest: Iterator[bytes], fault: StreamError | None) -> Iterator[bytes]:
     if first:
         yield first
     if fault is not None:

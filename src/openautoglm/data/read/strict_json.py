@@ -6,11 +6,11 @@ import json
 import re
 from typing import Any
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class JsonFault(ValueError):
+class StrictJsonError(ValueError):
     """Text that is not strict JSON: a reason slug and a detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -30,12 +30,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise JsonFault("duplicate_key", f"the key {twice[:100]!r} stands twice in one object")
+        raise StrictJsonError("duplicate_key", f"the key {twice[:100]!r} stands twice in one object")
     return value
 
 
 def _constant(name: str) -> Any:
-    raise JsonFault("not_finite", f"{name} is not JSON")
+    raise StrictJsonError("not_finite", f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=Number, parse_int=Number)
@@ -45,33 +45,49 @@ def parse(text: str, max_depth: int) -> Any:
     """Parse one JSON value; numbers become `Number`.
 
     Raises:
-        JsonFault: reasons ``invalid_json``, ``not_finite``, ``duplicate_key``, ``lone_surrogate``, ``too_deep``,
+        StrictJsonError: reasons ``invalid_json``, ``not_finite``, ``duplicate_key``, ``lone_surrogate``, ``too_deep``,
             ``nul_byte``.
     """
-    if text.count("[") + text.count("{") > max_depth and depth(text) > max_depth:
-        raise JsonFault("too_deep", f"nested deeper than max_json_depth ({max_depth})")
+    if text.count("[") + text.count("{") > max_depth and _deeper(text, max_depth):
+        raise StrictJsonError("too_deep", f"nested deeper than max_json_depth ({max_depth})")
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         if "\0" in text:
-            raise JsonFault("nul_byte", f"NUL at character {text.index(chr(0)) + 1}") from error
-        raise JsonFault("invalid_json", f"{error.msg} at character {error.pos + 1}") from error
+            raise StrictJsonError("nul_byte", f"NUL at character {text.index(chr(0)) + 1}") from error
+        raise StrictJsonError("invalid_json", f"{error.msg} at character {error.pos + 1}") from error
     if "\\u" in text and _has_surrogate(value):
-        raise JsonFault("lone_surrogate", "half of a surrogate pair, which is no character")
+        raise StrictJsonError("lone_surrogate", "half of a surrogate pair, which is no character")
     return value
 
 
-def depth(text: str) -> int:
-    """Return the deepest nesting of brackets outside strings."""
-    deepest = level = 0
+def parse_first(text: str, start: int, max_depth: int, max_chars: int) -> tuple[Any, int] | None:
+    """Parse the value that begins at `start`: the quick way, for a value that is whole, small and faultless.
+
+    Returns:
+        The value and where it ends; None when the slow way must look.
+    """
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return None
+    deep = text.count("[", start, end) + text.count("{", start, end) > max_depth
+    half = text.find("\\u", start, end) >= 0 and _has_surrogate(value)
+    return None if deep or half or end - start > max_chars else (value, end)
+
+
+def _deeper(text: str, max_depth: int) -> bool:
+    """Whether brackets outside strings are nested deeper than `max_depth`."""
+    level = 0
     for token in _TOKEN.finditer(text):
         first = token[0][0]
         if first in "[{":
             level += 1
-            deepest = max(deepest, level)
+            if level > max_depth:
+                return True
         elif first != '"':
             level -= 1
-    return deepest
+    return False
 
 
 def _has_surrogate(value: Any) -> bool:

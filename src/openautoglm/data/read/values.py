@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date, time
+from decimal import Decimal
 from typing import Any
 
 from openautoglm.data.read.json_lines import kind
 from openautoglm.data.read.strict_json import Number
 
 
-class Unfit(Exception):
+class UnfitError(Exception):
     """A row that is read but makes no example: a reason slug and a detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -30,15 +32,15 @@ def as_text(values: Mapping[str, Any], column: str, empty: bool, *, missing: boo
         missing: whether a missing column is, too (default: as `empty`).
 
     Raises:
-        Unfit: ``missing_column``, ``null``, ``empty``, ``not_text``, ``nul_byte``.
+        UnfitError: ``missing_column``, ``null``, ``empty``, ``not_text``, ``nul_byte``.
     """
     value = values.get(column)
     if type(value) is not str:
         value = _converted(values, value, column, empty, empty if missing is None else missing)
     if "\0" in value:
-        raise Unfit("nul_byte", f"the column {column!r} holds a NUL character")
+        raise UnfitError("nul_byte", f"the column {column!r} holds a NUL character")
     if not empty and (not value or value.isspace()):
-        raise Unfit("empty", f"the column {column!r} is empty")
+        raise UnfitError("empty", f"the column {column!r} is empty")
     return value
 
 
@@ -46,9 +48,9 @@ def _converted(values: Mapping[str, Any], value: Any, column: str, empty: bool, 
     if value is None:
         if column not in values and not missing:
             shown = ", ".join(repr(name[:60]) for name in list(values)[:20])
-            raise Unfit("missing_column", f"the row has no column {column!r} (it has: {shown or 'none'})")
+            raise UnfitError("missing_column", f"the row has no column {column!r} (it has: {shown or 'none'})")
         if not empty:
-            raise Unfit("null", f"the column {column!r} is null")
+            raise UnfitError("null", f"the column {column!r} is null")
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -56,8 +58,10 @@ def _converted(values: Mapping[str, Any], value: Any, column: str, empty: bool, 
         return str(value)
     if isinstance(value, int | float):
         if value != value or value in (float("inf"), float("-inf")):
-            raise Unfit("not_finite", f"the column {column!r} is {value}")
+            raise UnfitError("not_finite", f"the column {column!r} is {value}")
+        return str(value)
+    if isinstance(value, date | time | Decimal):
         return str(value)
     if isinstance(value, list) and all(type(item) is str for item in value):
         return "\n".join(value)
-    raise Unfit("not_text", f"the column {column!r} is a JSON {kind(value)}, not text")
+    raise UnfitError("not_text", f"the column {column!r} is of the kind {kind(value)}, not text")
