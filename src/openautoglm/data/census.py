@@ -12,6 +12,7 @@ import numpy as np
 from openautoglm.core.values import Example
 
 _MOJIBAKE = re.compile("[ÂÃâ][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|[ÐÑ][\u0080-\u00bf][ÐÑ]")
+_SUSPECT = re.compile("[ÂÃâÐÑ\ufffd]")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")
 
 FAULTS: tuple[tuple[str, Callable[[str], bool]], ...] = (
@@ -54,6 +55,11 @@ def take_census(read: Sequence[Example], kept: Sequence[Example], split: str, mo
     """Count faults of rows as they were read, and scripts of rows as they are kept."""
     census = Census(Counter(), {}, Counter())
     for example in read:
+        texts = f"{example.source}|{example.target}"
+        if (texts.isprintable() and "  " not in texts and " |" not in texts and "| " not in texts
+                and not (texts[0].isspace() or texts[-1].isspace() or texts[-1] == "|")
+                and (texts.isascii() or not _SUSPECT.search(texts))):
+            continue
         for side, text in (("source", example.source), ("target", example.target)):
             if "  " not in text and text.isascii() and text.isprintable() and text.strip() == text and text:
                 continue
@@ -65,7 +71,7 @@ def take_census(read: Sequence[Example], kept: Sequence[Example], split: str, mo
                     shown = census.examples.setdefault(fault, [])
                     if len(shown) < most:
                         shown.append({"origin": str(example.origin), "side": side, "text": text[:600]})
-    for script, count in count_scripts("".join([example.target for example in kept])).items():
+    for script, count in count_scripts([example.target for example in kept]).items():
         census.scripts[split, script] = count
     return census
 
@@ -79,17 +85,21 @@ def merge(total: Census, more: Census, most: int) -> None:
         shown.extend(examples[: most - len(shown)])
 
 
-def count_scripts(text: str) -> dict[str, int]:
+def count_scripts(texts: Sequence[str]) -> dict[str, int]:
     """Count characters by script, by ranges of code points."""
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    ascii_counts = np.bincount(points[points < 128], minlength=128)
+    plain = "".join([text for text in texts if text.isascii()]).encode()
+    points = np.frombuffer("".join([text for text in texts if not text.isascii()]).encode("utf-32-le", "surrogatepass"),
+                           dtype="<u4")
+    narrow = points < 128
+    ascii_counts = np.bincount(np.frombuffer(plain, dtype=np.uint8), minlength=128)
+    ascii_counts += np.bincount(points[narrow], minlength=128)
     counts: Counter[str] = Counter()
     for number, (start, script) in enumerate(_RANGES):
         if start >= 128:
             break
         end = min(_RANGES[number + 1][0], 128)
         counts[script] += int(ascii_counts[start:end].sum())
-    wide = points[points >= 128]
+    wide = points[~narrow]
     if len(wide):
         found = np.bincount(np.searchsorted(_STARTS, wide, side="right") - 1, minlength=len(_RANGES))
         for (_, script), count in zip(_RANGES, found.tolist(), strict=True):

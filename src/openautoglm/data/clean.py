@@ -78,7 +78,7 @@ def _finish(shelf: Shelf, files: Files, settings: CleanSettings, rules: list[str
     """Compare the rows, decide about them, deal them out and report."""
     bar.update(stage="compare")
     verdicts = Verdicts(scratch, shelf.rows)
-    exact, as_read = (exact_duplicates(shelf.exact, verdicts, settings.dedup, settings.examples)
+    exact, as_read = (exact_duplicates(shelf.exact, shelf.facts, verdicts, settings.dedup, settings.examples)
                       if settings.dedup.exact != "keep" else (Found.none(), dict.fromkeys(SPLITS, 0)))
     near = NearDuplicates(scratch, verdicts, settings.dedup)
     leaks = LeakCheck(scratch, verdicts, settings.leaks, settings.examples)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from openautoglm.data.clean_settings import DedupSettings
 from openautoglm.data.keys import Signer
-from openautoglm.data.sift import PAIR, RAW_PAIR, SPLITS
+from openautoglm.data.sift import PAIR, SPLITS
 from openautoglm.data.tables import U64, Groups, KeyTable, RowFile, by_key, run_starts
 from openautoglm.data.verdicts import EXACT, KEPT, NEAR, Verdicts
 
@@ -45,7 +45,7 @@ class Pairs(NamedTuple):
     same_source: NDArray[np.bool_]
 
 
-def exact_duplicates(table: KeyTable, verdicts: Verdicts, settings: DedupSettings,
+def exact_duplicates(table: KeyTable, facts: RowFile, verdicts: Verdicts, settings: DedupSettings,
                      most: int) -> tuple[Found, dict[str, int]]:
     """Find equal pairs and decide about them.
 
@@ -56,20 +56,32 @@ def exact_duplicates(table: KeyTable, verdicts: Verdicts, settings: DedupSetting
     examples: list[tuple[int, int]] = []
     losing = np.array([split in settings.splits for split in SPLITS])
     for part in table.partitions():
-        for kind in (PAIR, RAW_PAIR):
-            entries, first = by_key(of_kind(part, kind))
-            repeats = np.flatnonzero(first != np.arange(len(first)))
-            splits = (entries[repeats, 1] & np.uint64(3)).astype(np.int64)
-            counts[kind == RAW_PAIR] += np.bincount(splits, minlength=len(SPLITS))
-            if kind == RAW_PAIR or not len(repeats):
-                continue
-            rows = rows_of(entries)
-            later, earlier = rows[repeats], rows[first[repeats]]
-            examples += list(zip(later.tolist(), earlier.tolist(), strict=True))[: most - len(examples)]
-            if settings.exact == "drop":
-                verdicts.drop(later[losing[splits]], EXACT, earlier[losing[splits]])
+        entries, first = by_key(of_kind(part, PAIR))
+        repeats = np.flatnonzero(first != np.arange(len(first)))
+        if not len(repeats):
+            continue
+        splits = (entries[repeats, 1] & np.uint64(3)).astype(np.int64)
+        counts[0] += np.bincount(splits, minlength=len(SPLITS))
+        rows = rows_of(entries)
+        later, earlier = rows[repeats], rows[first[repeats]]
+        examples += list(zip(later.tolist(), earlier.tolist(), strict=True))[: most - len(examples)]
+        places = np.append(repeats, np.unique(first[repeats]))
+        same = _seen_before(rows[places], first[places], facts)
+        counts[1] += np.bincount(splits[same[: len(later)]], minlength=len(SPLITS))
+        if settings.exact == "drop":
+            verdicts.drop(later[losing[splits]], EXACT, earlier[losing[splits]])
     by_split = [dict(zip(SPLITS, row, strict=True)) for row in counts.tolist()]
     return Found(by_split[0], examples), by_split[1]
+
+
+def _seen_before(rows: Rows, runs: Rows, facts: RowFile) -> NDArray[np.bool_]:
+    """Say of each row whether an earlier one of its run was the same letter by letter, as it was read."""
+    raw = facts.take(rows)["raw"].astype(np.int64)
+    order = np.lexsort((rows, raw, runs))
+    runs, raw = runs[order], raw[order]
+    again = np.zeros(len(rows), dtype=bool)
+    again[order[1:]] = (runs[1:] == runs[:-1]) & (raw[1:] == raw[:-1])
+    return again
 
 
 def near_pairs(table: KeyTable, signatures: RowFile, signer: Signer, verdicts: Verdicts) -> Iterator[Pairs]:

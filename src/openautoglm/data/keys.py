@@ -11,7 +11,8 @@ import hashlib
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,12 @@ def normalised(text: str) -> str:
 def key(text: str) -> int:
     """Return 64 bits that stand for a text."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def keys(texts: Iterable[str]) -> U64:
+    """Return the keys of many texts."""
+    digests = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() for text in texts]
+    return np.frombuffer(b"".join(digests), dtype="<u8")
 
 
 def split_words(text: str) -> list[str]:
@@ -80,8 +87,8 @@ class Keys:
         """Return the word keys of normalised texts, one after another, and how many each text has."""
         remembered = self._words
         split = [split_words(text) for text in texts]
-        counts = np.fromiter((len(words) for words in split), dtype=np.int64, count=len(split))
-        flat = np.fromiter((remembered[word] for words in split for word in words), dtype=np.uint64,
+        counts = np.fromiter(map(len, split), dtype=np.int64, count=len(split))
+        flat = np.fromiter(map(remembered.__getitem__, chain.from_iterable(split)), dtype=np.uint64,
                            count=int(counts.sum()))
         return flat, counts
 
@@ -106,7 +113,7 @@ def shingles(words: U64, counts: NDArray[np.int64], size: int) -> tuple[U64, U64
     rolled = np.zeros(len(words), dtype=np.uint64)
     remaining = np.repeat(ends, counts) - np.arange(len(words))
     width = np.repeat(size_of, counts)
-    for step in range(size):
+    for step in range(int(size_of.max())):
         inside = len(words) - step
         part = mix(words[step:], step)
         rolled[:inside] += np.where(step < np.minimum(width, remaining)[:inside], part, np.uint64(0))

@@ -72,6 +72,9 @@ class LeakCheck:
             partner_of = dict(zip(first[members[1]][::-1].tolist(), rows[members[1]][::-1].tolist(), strict=True))
             partners = np.array([partner_of[start] for start in first[members[0]].tolist()], dtype=np.int64)
             mine = rows[members[0]]
+            if name == "target":
+                for rows_, mark in zip((mine, rows[members[1]]), self._marks(pair), strict=True):
+                    self._mark(rows_, mark)
             leak.pairs += list(zip(mine.tolist(), partners.tolist(), strict=True))[: self.most - len(leak.pairs)]
             self._decide(pair, mine, partners)
 
@@ -83,12 +86,12 @@ class LeakCheck:
         left, right = np.where(swap, pairs.right, pairs.left), np.where(swap, pairs.left, pairs.right)
         low = np.minimum(pairs.left_split, pairs.right_split)
         high = np.maximum(pairs.left_split, pairs.right_split)
-        for number, pair in enumerate(BETWEEN):
+        for pair in BETWEEN:
             wanted = (low == pair[0]) & (high == pair[1])
             if not wanted.any():
                 continue
             mine, others = left[wanted], right[wanted]
-            leak, marks = self.leaks["near_target", pair], (1 << 2 * number, 2 << 2 * number)
+            leak, marks = self.leaks["near_target", pair], self._marks(pair)
             fresh = np.flatnonzero(self._seen[mine] & marks[0] == 0)
             pairs_ = dict(zip(mine[fresh].tolist(), others[fresh].tolist(), strict=True))
             leak.pairs += list(pairs_.items())[: self.most - len(leak.pairs)]
@@ -100,6 +103,12 @@ class LeakCheck:
     def found(self) -> list[Leak]:
         """Return the leaks that there are."""
         return [leak for leak in self.leaks.values() if leak.texts]
+
+    @staticmethod
+    def _marks(pair: tuple[int, int]) -> tuple[int, int]:
+        """Return the bits that say that a row's target is known to leak, for the first and the second split."""
+        bit = 2 * BETWEEN.index(pair)
+        return 1 << bit, 2 << bit
 
     def _mark(self, rows: NDArray[np.int64], mark: int) -> int:
         """Mark rows as seen; return how many were not."""

@@ -7,38 +7,54 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openautoglm.core.errors import AutoGLMError, RuleError
-from openautoglm.core.values import Example
+from openautoglm.core.values import Example, Origin
 from openautoglm.data.census import Census, take_census
 from openautoglm.data.clean_settings import CleanSettings
 from openautoglm.data.jsonl import encode_example
-from openautoglm.data.keys import Keys, Signer, key, mix, normalised, split_words
+from openautoglm.data.keys import Keys, Signer, key, keys, mix, normalised, split_words
 from openautoglm.data.rules.base import Drop, Rule
 from openautoglm.data.rules.registry import build_rules
 from openautoglm.data.tables import U64, KeyTable
 
 SPLITS = ("train", "valid", "test")
-PAIR, RAW_PAIR, SOURCE, TARGET = range(4)
-FACTS = np.dtype([("offset", "<i8"), ("source", "<u8"), ("length", "<u4"), ("line", "<u4"), ("file", "<u2"),
+PAIR, SOURCE, TARGET = range(3)
+FACTS = np.dtype([("offset", "<i8"), ("source", "<u8"), ("length", "<u4"), ("line", "<u4"), ("raw", "<u4"),
+                  ("file", "<u2"),
                   ("split", "u1"), ("kept", "u1"), ("lengths", "<u4", (4,))])
-"""What is kept of a row: where its line lies, its source's key, its origin, and its lengths (see `LENGTHS`)."""
+"""What is kept of a row: where its line lies, its source's key, its origin, a checksum of the pair as it was read,
+and its lengths (see `LENGTHS`)."""
 LENGTHS = ("source characters", "source words", "target characters", "target words")
 SHOWN_CHARS = 600
 
 Arranged = tuple[U64, NDArray[np.int64]]
 
 
-class Chunk(NamedTuple):
+@dataclass(frozen=True)
+class Chunk:
     """Some rows of one split; `first` is the number of the first one among all rows read."""
 
     first: int
     split: int
     examples: list[Example]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as columns: a quarter of the time of pickling examples one by one."""
+        rows = [(row.source, row.target, row.origin.file, row.origin.line, row.fields, row.turns)
+                for row in self.examples]
+        return _unpacked, (self.first, self.split, rows)
+
+
+def _unpacked(first: int, split: int, rows: list[tuple[str, str, str, int, Any, Any]]) -> Chunk:
+    return Chunk(first, split, [Example(source, target, Origin(file, line), fields, turns)
+                                for source, target, file, line, fields, turns in rows])
 
 
 class RuleTally(NamedTuple):
@@ -96,9 +112,9 @@ class Sifter:
         facts["kept"][places] = 1
         encoded = [encode_example(example).encode() + b"\n" for example in examples]
         facts["length"][places] = [len(line) for line in encoded]
-        words, counts, keys = self._texts(examples, facts, places)
-        raw = np.array([key(chunk.examples[place].source + "\0" + chunk.examples[place].target)
-                        for place in places.tolist()], dtype=np.uint64)
+        words, counts, targets = self._texts(examples, facts, places)
+        facts["raw"] = [crc32(example.target.encode("utf-8", "surrogatepass"),
+                              crc32(example.source.encode("utf-8", "surrogatepass"))) for example in chunk.examples]
         rows = (places + chunk.first).astype(np.uint64) << np.uint64(4) | np.uint64(chunk.split)
         long = counts >= self.settings.near.min_words
         signatures = np.zeros((len(chunk.examples), self.settings.near.permutations), dtype=np.uint8)
@@ -108,7 +124,7 @@ class Sifter:
         has_source = np.array([bool(example.source or example.turns) for example in examples], dtype=bool)
         return Sifted(
             rows=len(chunk.examples), lines=b"".join(encoded), facts=facts, words=words, signatures=signatures,
-            exact=_exact(rows, sources, keys, raw, has_source, long, chunk.split),
+            exact=_exact(rows, sources, targets, has_source, long, chunk.split),
             bands=_bands(self.signer.band_keys(full[long]), rows[long], sources[long]),
             dropped=b"".join(dropped), tallies=tallies,
             census=take_census(chunk.examples, examples, SPLITS[chunk.split], self.settings.examples))
@@ -118,15 +134,20 @@ class Sifter:
         dropped: list[bytes] = []
         changes, drops = [0] * len(self.rules), [0] * len(self.rules)
         shown: list[tuple[list[dict[str, str]], list[dict[str, str]]]] = [([], []) for _ in self.rules]
-        most = self.settings.examples
+        most, verbs = self.settings.examples, [rule.apply for rule in self.rules]
         for place, example in enumerate(examples):
-            for number, rule in enumerate(self.rules):
-                result = _applied(rule, example)
+            for number, apply in enumerate(verbs):
+                try:
+                    result = apply(example)
+                except AutoGLMError:
+                    raise
+                except Exception as error:
+                    raise _failed(self.rules[number], example, error) from error
                 if result is example:
                     continue
                 if isinstance(result, Drop):
                     drops[number] += 1
-                    dropped.append(dropped_line(rule.name, result.reason, example))
+                    dropped.append(dropped_line(self.rules[number].name, result.reason, example))
                     if len(shown[number][1]) < most:
                         shown[number][1].append(_show_drop(example, result.reason))
                     break
@@ -151,7 +172,7 @@ class Sifter:
         lengths[:, 2] = [len(example.target) for example in examples]
         lengths[:, 3] = counts
         facts["lengths"][places] = lengths
-        return words, counts, np.array([key(text) for text in texts], dtype=np.uint64)
+        return words, counts, keys(texts)
 
     def _source(self, example: Example) -> tuple[int, int]:
         """Return the key and the words of the whole input side: earlier turns and source."""
@@ -166,22 +187,17 @@ class Sifter:
         return known
 
 
-def _applied(rule: Rule, example: Example) -> Example | Drop:
-    try:
-        return rule.apply(example)
-    except AutoGLMError:
-        raise
-    except Exception as error:
-        raise RuleError(f"rule {rule.name!r} failed: {type(error).__name__}: {error}", where=str(example.origin),
-                        remedy="correct the rule, or take it out of clean.rules") from error
+def _failed(rule: Rule, example: Example, error: Exception) -> RuleError:
+    return RuleError(f"rule {rule.name!r} failed: {type(error).__name__}: {error}", where=str(example.origin),
+                     remedy="correct the rule, or take it out of clean.rules")
 
 
-def _exact(rows: U64, sources: U64, targets: U64, raw: U64, has_source: NDArray[np.bool_], long: NDArray[np.bool_],
+def _exact(rows: U64, sources: U64, targets: U64, has_source: NDArray[np.bool_], long: NDArray[np.bool_],
            split: int) -> Arranged:
     """Entries (key, row | kind | split) of equal pairs (within the split), sources and targets (across splits)."""
     pairs = mix(mix(sources, 7) + targets, 16 + split)
-    parts = ((PAIR, pairs, rows), (RAW_PAIR, mix(raw, 32 + split), rows),
-             (SOURCE, mix(sources[has_source], 48), rows[has_source]), (TARGET, mix(targets[long], 64), rows[long]))
+    parts = ((PAIR, pairs, rows), (SOURCE, mix(sources[has_source], 48), rows[has_source]),
+             (TARGET, mix(targets[long], 64), rows[long]))
     entries = [np.stack([keys, codes | np.uint64(kind << 2)], axis=1) for kind, keys, codes in parts]
     return KeyTable.arrange(np.concatenate(entries))
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 U64 = NDArray[np.uint64]
 PARTITIONS = 64
 _TAKE_ROWS = 256
+_WAITING_BYTES = 4 << 20
 
 
 class KeyTable:
@@ -28,6 +29,9 @@ class KeyTable:
 
     def __init__(self, folder: Path, columns: int) -> None:
         self.folder, self.columns = folder, columns
+        self._waiting: list[list[bytes]] = [[] for _ in range(PARTITIONS)]
+        self._waiting_bytes = 0
+        self._on_disk = False
         folder.mkdir(parents=True)
 
     @staticmethod
@@ -43,15 +47,30 @@ class KeyTable:
         start = 0
         for home, count in enumerate(counts.tolist()):
             if count:
-                with (self.folder / f"{home:02d}").open("ab") as file:
-                    file.write(np.ascontiguousarray(entries[start:start + count]).data)
+                self._waiting[home].append(entries[start:start + count].tobytes())
                 start += count
+        self._waiting_bytes += entries.nbytes
+        if self._waiting_bytes >= _WAITING_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        for home, parts in enumerate(self._waiting):
+            if parts:
+                with (self.folder / f"{home:02d}").open("ab") as file:
+                    file.write(b"".join(parts))
+                parts.clear()
+        self._waiting_bytes = 0
+        self._on_disk = True
 
     def partitions(self) -> Iterator[U64]:
-        """Yield every partition that holds entries, shape (entries, columns)."""
-        for home in range(PARTITIONS):
+        """Yield every partition that holds entries, shape (entries, columns); nothing is added from here on."""
+        if self._on_disk:
+            self._write()
+        for home, waiting in enumerate(self._waiting):
             path = self.folder / f"{home:02d}"
-            if path.exists():
+            if waiting:
+                yield np.frombuffer(b"".join(waiting), dtype="<u8").reshape(-1, self.columns)
+            elif self._on_disk and path.exists():
                 yield np.fromfile(path, dtype="<u8").reshape(-1, self.columns)
 
 
@@ -65,8 +84,9 @@ class RowFile:
         self._map: mmap.mmap | None = None
 
     def add(self, records: NDArray[Any]) -> None:
-        """Append records, shape (rows,)."""
-        self._file.write(np.ascontiguousarray(records, dtype=self.dtype).data)
+        """Append records, shape (rows,), or (rows, ...) where a record is itself an array."""
+        assert records.nbytes == len(records) * self.dtype.itemsize
+        self._file.write(records.tobytes())
         self.rows += len(records)
 
     def finish(self) -> None:
@@ -134,12 +154,14 @@ def scratch_array(path: Path, rows: int, dtype: Any) -> NDArray[Any]:
     """Return an array of zeros of `rows` items, backed by a file so that the system may write it out."""
     if rows == 0:
         return np.zeros(0, dtype=dtype)
-    return np.memmap(path, dtype=dtype, mode="w+", shape=(rows,))
+    return np.asarray(np.memmap(path, dtype=dtype, mode="w+", shape=(rows,)))
 
 
 def by_key(entries: U64) -> tuple[U64, NDArray[np.int64]]:
     """Sort entries by key (stable); return them with, for each, the place of the first entry of its key."""
     entries = entries[np.argsort(entries[:, 0], kind="stable")]
+    if not len(entries):
+        return entries, np.zeros(0, dtype=np.int64)
     return entries, run_starts(entries[1:, 0] != entries[:-1, 0])
 
 

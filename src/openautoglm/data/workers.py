@@ -1,6 +1,6 @@
 """One function over a stream of jobs in several processes, results in the order of the jobs.
 
-The calling process works too, and hands a job to a helper process only when that one is free. Helpers are fresh
+The calling process works too, and hands a job to a helper process whenever that one holds few. Helpers are fresh
 interpreters that import nothing of the caller's main module; they end when the caller ends, however it ends.
 """
 
@@ -93,7 +93,6 @@ class _Helper:
         self.held = 0
         self._ready = False
         self._done = done
-        self._inbox: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
         ours, theirs = socket.socketpair()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         with theirs:
@@ -101,25 +100,18 @@ class _Helper:
             self._process = subprocess.Popen([sys.executable, "-c", command], pass_fds=[theirs.fileno()],
                                              env=environment, stdin=subprocess.DEVNULL)
         self._pipe = Connection(ours.detach())
-        self._thread = threading.Thread(target=self._talk, args=(builder,), daemon=True)
+        self._pipe.send(builder)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
 
     def __enter__(self) -> _Helper:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._inbox.put(None)
-        if self._ready and not self.held:
-            self._thread.join(timeout=10)
-        else:
-            self._process.kill()
-            self._thread.join()
+        self._process.kill()
+        self._process.wait()
+        self._thread.join()
         self._pipe.close()
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
     @property
     def free(self) -> bool:
@@ -127,38 +119,51 @@ class _Helper:
 
     def take(self, number: int, job: Any) -> None:
         self.held += 1
-        self._inbox.put((number, job))
-
-    def _talk(self, builder: Builder) -> None:
-        number = -1
         try:
-            self._pipe.send(builder)
-            self._pipe.recv()
-            self._ready = True
-            while (task := self._inbox.get()) is not None:
-                number = task[0]
-                self._pipe.send(task[1])
-                self._done.put((self, number, self._pipe.recv()))
+            self._pipe.send((number, job))
+        except OSError:
+            self._fail(number)
+
+    def _listen(self) -> None:
+        """Pass results on as they come (in a thread of its own)."""
+        try:
+            self._ready = bool(self._pipe.recv())
+            while True:
+                number, result = self._pipe.recv()
+                self._done.put((self, number, result))
         except (OSError, EOFError):
             self._ready = False
-            if number >= 0:
-                self._done.put((self, number, ResourceError(
-                    f"a helper process ended unexpectedly (exit code {self._process.poll()})",
-                    remedy="it may have run out of memory; try clean.workers: 1")))
+            if self.held:
+                self._fail(-1)
+
+    def _fail(self, number: int) -> None:
+        self._done.put((self, number, ResourceError(
+            "a helper process ended unexpectedly", remedy="it may have run out of memory; try clean.workers: 1")))
 
 
 def helper(descriptor: int) -> None:
     """Serve jobs until the pipe closes. Interrupts are the caller's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with contextlib.suppress(OSError, EOFError), Connection(descriptor) as pipe:
         function = pipe.recv()()
+        threading.Thread(target=_receive, args=(pipe, inbox), daemon=True).start()
         pipe.send(True)
-        while True:
-            job = pipe.recv()
+        while (task := inbox.get()) is not None:
+            number, job = task
             try:
                 result = function(job)
             except AutoGLMError as error:
-                result = type(error)(error.message, where=error.where, remedy=error.remedy)
+                result = error
             except Exception:
                 result = RuntimeError("a helper process failed:\n" + traceback.format_exc())
-            pipe.send(result)
+            pipe.send((number, result))
+
+
+def _receive(pipe: Connection, inbox: queue.SimpleQueue[Any]) -> None:
+    """Take jobs in while others are worked on, so that the caller never waits to hand one over."""
+    try:
+        while True:
+            inbox.put(pipe.recv())
+    except (OSError, EOFError):
+        inbox.put(None)
