@@ -84,7 +84,6 @@ def environment(folder: Path) -> dict[str, str]:
     script = commands / "autoglm"
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m openautoglm "$@"\n')
     script.chmod(0o755)
-    (commands / "python").symlink_to(sys.executable)
     own = {"PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}",
            "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
     return {**os.environ, **own}
@@ -107,6 +106,12 @@ def test_blocks_run(path: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, report
 
 
+def anchors(path: Path) -> list[str]:
+    """The anchors that a page of this kind has, one a heading."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings]
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
@@ -117,14 +122,12 @@ def test_links_lead_somewhere(path: Path) -> None:
         file = path.parent / target if target else path
         assert file.exists(), f"{path.name}: {target} does not exist"
         if anchor:
-            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
-            slugs = [re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings]
-            assert anchor in slugs, f"{path.name}: {target} has no heading #{anchor}"
+            assert anchor in anchors(file), f"{path.name}: {target} has no heading #{anchor}"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_that_are_named_exist(path: Path) -> None:
-    """A path in code marks such as `data/read/` or `core/files.py` is a place of the package or the checkout."""
+    """A path in code marks, such as `data/read/`, is a place of the package or of the checkout."""
     rooms = {item.name for item in (ROOT / "src" / "openautoglm").iterdir() if item.is_dir()}
     for name in re.findall(r"`([a-z_0-9]+/[\w/]*(?:\.py)?)`", path.read_text(encoding="utf-8")):
         if name.partition("/")[0] in rooms:
