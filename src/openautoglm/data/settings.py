@@ -27,7 +27,8 @@ def _column_name(default: str) -> BeforeValidator:
     return BeforeValidator(name)
 
 
-Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: tuple(str(item) for item in _as_tuple(value)))]
+Paths = Annotated[tuple[str, ...],
+                  BeforeValidator(lambda value: tuple(str(item) for item in _as_tuple(value)))]
 Columns = Annotated[tuple[str, ...] | str | None,
                     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
 
@@ -36,7 +37,8 @@ def template_columns(template: str) -> list[tuple[str, str | None]]:
     """Split a record template into (literal text, column name or None) pieces.
 
     Raises:
-        ValueError: braces do not match, a name is empty, or a conversion or format is given (``{a!r}``, ``{a:>9}``).
+        ValueError: braces do not match, a name is empty, or a conversion or format is given (``{a!r}``,
+            ``{a:>9}``).
     """
     pieces: list[tuple[str, str | None]] = []
     for literal, name, spec, conversion in Formatter().parse(template):
@@ -71,25 +73,32 @@ class DataSettings(Settings):
         "Numbers become text as they are written, true and false become words, "
         "a list of strings becomes lines joined by a newline.")
     template: str | None = Field(
-        default=None, description="Record template that makes the input text from columns, instead of `source`, "
+        default=None,
+        description="Record template that makes the input text from columns, instead of `source`, "
         "e.g. `\"{name}: {food}\"`. Plain column names only; `{{` and `}}` stand for braces; "
         "a null column becomes nothing.")
     messages: Annotated[str | None, _column_name("messages")] = Field(
-        default=None, description="Column that holds a conversation in OpenAI form (a list of role and content; "
-        "JSON text in CSV). One example per conversation: the last assistant turn is the target, the user turn "
+        default=None,
+        description="Column that holds a conversation in OpenAI form (a list of role and content; "
+        "JSON text in CSV). One example per conversation: the last assistant turn is the target, the user "
+        "turn "
         "before it the source, and everything earlier its context. `true` means the column `messages`.")
     text: Annotated[str | None, _column_name("text")] = Field(
-        default=None, description="Column that holds running text for plain language modelling (no input text). "
+        default=None,
+        description="Column that holds running text for plain language modelling (no input text). "
         "Plain text files have one column, `text`. `true` means the column `text`.")
     text_unit: Literal["paragraph", "line"] = Field(
-        default="paragraph", description="What one row of a plain text file is: a paragraph (blank lines separate) "
+        default="paragraph",
+        description="What one row of a plain text file is: a paragraph (blank lines separate) "
         "or every line that is not blank.")
     fields: Columns = Field(
-        default=None, description="The record behind the source, used by coverage rules and scores: a list of "
+        default=None,
+        description="The record behind the source, used by coverage rules and scores: a list of "
         "columns, or a regular expression with two groups (name, value) searched in the source, e.g. "
         r"`([\w ]+)\[([^\]]*)\]`. With `template` it is the template's columns unless given.")
     encoding: str = Field(
-        default="auto", description="Text encoding, e.g. utf-8, gb18030, latin-1, utf-16. `auto`: UTF-8 with or "
+        default="auto",
+        description="Text encoding, e.g. utf-8, gb18030, latin-1, utf-16. `auto`: UTF-8 with or "
         "without a byte-order mark, or UTF-16/32 with one.")
     delimiter: str | None = Field(
         default=None, description="One character between cells. Default: comma for csv, tab for tsv.")
@@ -100,29 +109,33 @@ class DataSettings(Settings):
         default=None, description="Column names of csv and tsv files that have no header row. "
         "Default: the first row names the columns.")
     allow_empty: bool = Field(
-        default=False, description="Let rows with an empty, null or missing source or target through as empty text, "
+        default=False,
+        description="Let rows with an empty, null or missing source or target through as empty text, "
         "for a cleaning rule to drop or fill; false rejects them.")
     max_reject_ratio: float = Field(
         default=0.01, ge=0, le=1, description="Largest share (0 to 1) of rows that may be unreadable; "
         "above it the run stops.")
     max_row_bytes: int = Field(
-        default=1 << 20, ge=64, le=1 << 30, description="Largest size of one row in bytes; a longer one is rejected "
+        default=1 << 20, ge=64, le=1 << 30,
+        description="Largest size of one row in bytes; a longer one is rejected "
         "and skipped without being held in memory.")
     max_json_depth: int = Field(
-        default=64, ge=1, le=200, description="Deepest nesting of brackets in one JSON row; a deeper one is rejected.")
+        default=64, ge=1, le=200,
+        description="Deepest nesting of brackets in one JSON row; a deeper one is rejected.")
 
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, value: str) -> str:
+        known = "try utf-8, gb18030, latin-1 or utf-16"
         if value == "auto":
             return value
         try:
             "".encode(value)
             name = codecs.lookup(value).name
         except (LookupError, UnicodeError, ValueError) as error:
-            raise ValueError(f"{value!r} is not a text encoding; try utf-8, gb18030, latin-1 or utf-16") from error
+            raise ValueError(f"{value!r} is not a text encoding; {known}") from error
         if name.replace("-", "_") in NOT_TEXT_CODECS:
-            raise ValueError(f"{value!r} is not an encoding of text files; try utf-8, gb18030, latin-1 or utf-16")
+            raise ValueError(f"{value!r} is not an encoding of text files; {known}")
         return value
 
     @field_validator("delimiter")
@@ -154,11 +167,12 @@ class DataSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _text_files(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or {"source", "template", "target", "messages", "text"} & values.keys():
+        if not isinstance(values, dict) or {"source", "template", "target", "messages",
+                                            "text"} & values.keys():
             return values
-        train = values.get("train") or ()
-        named = [str(path).removesuffix(".gz") for path in (_as_tuple(train) if isinstance(train, str | PurePath |
-                                                                                   list | tuple) else ())]
+        train = _as_tuple(values.get("train"))
+        listed = train if isinstance(train, list | tuple) else ()
+        named = [str(path).removesuffix(".gz") for path in listed]
         plain = values.get("format") == "text" or (values.get("format", "auto") == "auto" and named
                                                    and all(path.endswith(".txt") for path in named))
         return {**values, "text": "text"} if plain else values
@@ -171,7 +185,8 @@ class DataSettings(Settings):
         if not self.train:
             raise ValueError("train names no file")
         if len(shapes) != 1:
-            raise ValueError("say how a row becomes an example with exactly one of: source and target, template and "
+            raise ValueError("say how a row becomes an example with exactly one of: source and target, "
+                             "template and "
                              f"target, messages, text (given: {', '.join(shapes) or 'none'})")
         if self.source is not None and self.template is not None:
             raise ValueError("source and template exclude each other: both make the input text")

@@ -15,7 +15,7 @@ from openautoglm.data.settings import DataSettings
 
 @pytest.fixture
 def read_bytes(tmp_path: Path) -> Callable[..., list[Example | Reject]]:
-    """``read_bytes(content, name, **settings)``: the items of a file; source and target are ``a`` and ``b``."""
+    """``read_bytes(content, name, **settings)``: its items; source and target are ``a`` and ``b``."""
 
     def run(content: bytes, name: str = "f.csv", **options: Any) -> list[Example | Reject]:
         path = tmp_path / name

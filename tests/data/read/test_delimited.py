@@ -46,7 +46,8 @@ def test_text_after_a_closing_quote_is_refused_on_its_line(brief: Brief) -> None
 
 
 def test_wrong_numbers_of_columns(brief: Brief) -> None:
-    assert brief(b"a,b\n1\n1,2,3\n4,5\n") == [(2, "!", "wrong_columns"), (3, "!", "wrong_columns"), (4, "4", "5")]
+    assert brief(b"a,b\n1\n1,2,3\n4,5\n") == [(2, "!", "wrong_columns"), (3, "!", "wrong_columns"),
+                                              (4, "4", "5")]
 
 
 def test_broken_bytes_and_nul_stay_on_their_row(brief: Brief) -> None:

@@ -92,9 +92,12 @@ def test_a_json_file_may_hold_one_object_or_lines(brief: Brief) -> None:
 
 
 @pytest.mark.parametrize("broken", [
-    b'{"a": "2", "b": "x"', b'{"a": "2, "b": "x"}', b'{"a": "2", "b": "x}', b'{"a": "2", "b": "x"}}', b'{"a": 2]}',
-    b'{"a": NaN, "b": "x"}', b"", b"[1, 2]", b'{"a": "2", "b": "\xff"}', b'{"a": "2" "b"}', b'{"a": "line\nend"}',
-    b'{"a": "2", "b": [[[[[[[[[[]]]]]]]]]]}', b'{"a": "' + b"x" * 700_000 + b'"}', b'{"a": ["' + b'y","' * 90_000 + b'"]}',
+    b'{"a": "2", "b": "x"', b'{"a": "2, "b": "x"}', b'{"a": "2", "b": "x}', b'{"a": "2", "b": "x"}}',
+    b'{"a": 2]}',
+    b'{"a": NaN, "b": "x"}', b"", b"[1, 2]", b'{"a": "2", "b": "\xff"}', b'{"a": "2" "b"}',
+    b'{"a": "line\nend"}',
+    b'{"a": "2", "b": [[[[[[[[[[]]]]]]]]]]}', b'{"a": "' + b"x" * 700_000 + b'"}',
+    b'{"a": ["' + b'y","' * 90_000 + b'"]}',
     b'{"a": "' + b'\\"}, {' * 90_000 + b'"}'])
 @pytest.mark.parametrize("between", [b",", b",\n"])
 def test_a_broken_element_costs_only_itself(brief: Brief, broken: bytes, between: bytes) -> None:
@@ -118,13 +121,15 @@ def test_any_bytes_are_read_alike_whatever_the_chunks(content: bytes, size: int)
 
     whole = list(json_array(Source(iter([content]), "utf-8", b""), max_row_bytes=64, max_depth=5).rows)
     parts = (content[start:start + size] for start in range(0, len(content), size))
-    assert [row[:2] for row in json_array(Source(parts, "utf-8", b""), max_row_bytes=64, max_depth=5).rows] == [
+    assert [row[:2] for row in json_array(Source(parts, "utf-8", b""), max_row_bytes=64,
+                                          max_depth=5).rows] == [
         row[:2] for row in whole]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "start", "end"), [
-    ("f.jsonl", b'{"a": "', b'"}\n{"a": "1", "b": "x"}\n'), ("f.json", b'[{"a": "', b'"}, {"a": "1", "b": "x"}]'),
+    ("f.jsonl", b'{"a": "', b'"}\n{"a": "1", "b": "x"}\n'),
+    ("f.json", b'[{"a": "', b'"}, {"a": "1", "b": "x"}]'),
     ("f.json", b'[{"a": [', b']}, {"a": "1", "b": "x"}]'), ("f.csv", b'a,b\n"', b'"\n1,x\n'),
     ("f.csv", b"a,b\n", b"\n1,x\n")])
 def test_a_line_of_100_megabytes_is_skipped_in_bounded_memory(tmp_path: Path, name: str, start: bytes,

@@ -88,7 +88,8 @@ def _broken(held: list[Line], error: Exception, limit: int) -> Bad:
         return Bad(number, "unclosed_quote", f"a quote opened here is not closed within {limit:,} bytes "
                    f"or before line {held[-1][0]}", text)
     if len(held) > 1 or "unexpected end" in str(error):
-        return Bad(number, "unclosed_quote", f"a quote opened here is not closed properly (line {held[-1][0]})", text)
+        return Bad(number, "unclosed_quote",
+                   f"a quote opened here is not closed properly (line {held[-1][0]})", text)
     return Bad(number, "broken_row", str(error), text)
 
 
@@ -96,8 +97,8 @@ def delimited(lines: Iterator[Line], *, delimiter: str, quoting: bool, header: t
               max_row_bytes: int, where: str) -> Table:
     """Read rows under a header. Blank lines are no rows.
 
-    A quote that does not close within `max_row_bytes`, or is followed by more text in its cell, costs the line it
-    was opened in: reading goes on at the next line.
+    A quote that does not close within `max_row_bytes`, or is followed by more text in its cell, costs the
+    line it was opened in: reading goes on at the next line.
 
     Raises:
         DataError: the header row is unreadable.
@@ -107,7 +108,8 @@ def delimited(lines: Iterator[Line], *, delimiter: str, quoting: bool, header: t
         first = next(records, None)
         if isinstance(first, Bad):
             raise DataError(f"the header row is unreadable: {first.detail}", where=f"{where}:{first.line}",
-                            remedy="repair the first line, or set data.encoding, data.delimiter or data.quoting")
+                            remedy="repair the first line, or set data.encoding, data.delimiter or "
+                                   "data.quoting")
         header = tuple(first[1]) if first is not None else ()
     return Table(header, _rows(records, header))
 
@@ -120,4 +122,5 @@ def _rows(records: Iterator[_Record | Bad], names: tuple[str, ...]) -> Iterator[
         elif len(record[1]) == width:
             yield Row(record[0], dict(zip(names, record[1], strict=True)), record[2])
         else:
-            yield Bad(record[0], "wrong_columns", f"{len(record[1])} cells where the header has {width}", record[2])
+            yield Bad(record[0], "wrong_columns", f"{len(record[1])} cells where the header has {width}",
+                      record[2])

@@ -1,7 +1,7 @@
 """JSON arrays, one element at a time: a scanner finds where elements end, the strict parser reads each.
 
-A broken element costs itself: an unclosed quote ends where no JSON may follow it, a missing brace where the next
-object begins. Nothing longer than `max_row_bytes` is held.
+A broken element costs itself: an unclosed quote ends where no JSON may follow it, a missing brace where the
+next object begins. Nothing longer than `max_row_bytes` is held.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CLOSES = {"}": "{", "]": "["}
 
 
 class _Text:
-    """A moving window of decoded text: what stands before `at` is done with; `line` is the line number of `at`."""
+    """A moving window of decoded text: what is before `at` is done with; `line` is the line of `at`."""
 
     def __init__(self, source: Source) -> None:
         self.chunks = source.chunks
@@ -104,7 +104,7 @@ def _elements(text: _Text, limit: int, max_depth: int) -> Iterator[Row | Bad]:
 
 
 def _quick(text: _Text, max_chars: int, max_depth: int) -> Row | None:
-    """Take one faultless object off the text, if it is whole in the window together with the mark after it."""
+    """Take one faultless object off the text, if the window holds it and the mark after it."""
     line, start, window = text.line, text.at, text.window
     parsed = parse_first(window, start, max_depth, max_chars) if window.startswith("{", start) else None
     if parsed is None:
@@ -126,7 +126,8 @@ def _element(text: _Text, limit: int, max_depth: int, whole: bool = False) -> Ro
     closed = whole or text.left > end or not scan.stack
     text.skip(end)
     if scan.head or (len(raw) * 4 > limit and len(raw.encode("utf-8", "surrogatepass")) > limit):
-        return Bad(line, "row_too_long", f"longer than max_row_bytes ({limit:,} bytes), up to line {text.line}", raw)
+        return Bad(line, "row_too_long",
+                   f"longer than max_row_bytes ({limit:,} bytes), up to line {text.line}", raw)
     if not closed:
         return Bad(line, "unclosed_json", f"not closed before the end of the file (line {text.line})", raw)
     if BROKEN in raw:
@@ -145,7 +146,7 @@ class _Scan:
         self.place = 0
 
     def run(self) -> int:
-        """Return how long the element is; `head` is set, and its beginning gone, when it was too long to be held."""
+        """Return how long the element is; `head` is set, and its beginning gone, when it was too long."""
         before, text = "", self.text
         while True:
             found = _MARK.search(text.window, text.at + self.place)

@@ -29,17 +29,20 @@ def json_row(number: int, text: str, max_depth: int) -> Row | Bad:
     except StrictJsonError as error:
         return Bad(number, error.reason, error.detail, text)
     if not isinstance(value, dict):
-        return Bad(number, "not_an_object", f"the row is a JSON {kind(value)}, not an object with columns", text)
+        return Bad(number, "not_an_object", f"the row is a JSON {kind(value)}, not an object with columns",
+                   text)
     return Row(number, value, text)
 
 
 def looks_like_lines(head: bytes) -> bool:
     """Whether a JSON file, by its beginning, is one object a line rather than one array or object."""
     found = [line.strip() for line in head.split(b"\n") if line.strip()][:2]
-    return len(found) == 2 and found[0].startswith(b"{") and found[0].endswith(b"}") and found[1].startswith(b"{")
+    opened = len(found) == 2 and found[0].startswith(b"{") and found[1].startswith(b"{")
+    return opened and found[0].endswith(b"}")
 
 
 def kind(value: object) -> str:
     """The JSON name of a value's kind."""
-    names = {dict: "object", list: "array", bool: "boolean", type(None): "null", str: "string", Number: "number"}
+    names = {dict: "object", list: "array", bool: "boolean", type(None): "null", str: "string",
+             Number: "number"}
     return names.get(type(value), type(value).__name__)

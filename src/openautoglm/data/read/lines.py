@@ -19,7 +19,7 @@ class LineFault(NamedTuple):
 
 
 Line = tuple[int, str, LineFault | None]
-"""Number (1-based), text without its newline, and what is wrong with it (then the text is bounded and only to show)."""
+"""Number (1-based), text without its newline, and what is wrong (then the text is bounded, only to show)."""
 
 
 def lines(source: Source, max_row_bytes: int) -> Iterator[Line]:
@@ -76,14 +76,17 @@ def _one(number: int, raw: bytes, encoding: str, limit: int) -> Line:
         text = raw.decode(encoding)
     except UnicodeDecodeError as error:
         return number, raw.decode(encoding, "replace"), LineFault(
-            "broken_encoding", f"byte {error.start + 1} of the line is not {encoding}: {error.reason}", whole=True)
+            "broken_encoding", f"byte {error.start + 1} of the line is not {encoding}: {error.reason}",
+            whole=True)
     if "\0" in text:
-        return number, text, LineFault("nul_byte", f"NUL at character {text.index(chr(0)) + 1} of the line", whole=True)
+        return number, text, LineFault("nul_byte", f"NUL at character {text.index(chr(0)) + 1} of the line",
+                                       whole=True)
     return number, text, None
 
 
 def _too_long(number: int, raw: bytes, limit: int, encoding: str) -> Line:
-    return number, show(raw, encoding), LineFault("row_too_long", f"longer than max_row_bytes ({limit:,} bytes)")
+    return number, show(raw, encoding), LineFault("row_too_long",
+                                                  f"longer than max_row_bytes ({limit:,} bytes)")
 
 
 def show(raw: bytes, encoding: str) -> str:

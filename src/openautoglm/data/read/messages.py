@@ -17,17 +17,18 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "assistant":
 def conversation(values: Mapping[str, Any], column: str, max_depth: int) -> tuple[str, str, tuple[Turn, ...]]:
     """Split a conversation into (source, target, earlier turns): one example, learnt from its last answer.
 
-    The source is the user turn right before the last assistant turn. Where another turn stands there (a tool's
-    result), the source is empty and that turn is the last of the earlier ones. Turns after the last assistant
-    turn are not used. The roles ``tool`` and ``function`` become ``observation``; a call of a tool becomes the
-    assistant turn ``name``, newline, arguments.
+    The source is the user turn right before the last assistant turn. Where another turn stands there (a
+    tool's result), the source is empty and that turn is the last of the earlier ones. Turns after the last
+    assistant turn are not used. The roles ``tool`` and ``function`` become ``observation``; a call of a tool
+    becomes the assistant turn ``name``, newline, arguments.
 
     Raises:
-        UnfitError: ``missing_column``, ``not_messages``, ``unknown_role``, ``not_text``, ``nul_byte``, ``empty``,
-            ``no_assistant_turn``.
+        UnfitError: ``missing_column``, ``not_messages``, ``unknown_role``, ``not_text``, ``nul_byte``,
+            ``empty``, ``no_assistant_turn``.
     """
     if column not in values:
-        raise UnfitError("missing_column", f"the row has no column {column!r} (it has: {', '.join(list(values)[:20])})")
+        raise UnfitError("missing_column",
+                         f"the row has no column {column!r} (it has: {', '.join(list(values)[:20])})")
     messages = values[column]
     if type(messages) is str:
         try:
@@ -55,7 +56,8 @@ def _turn(message: Any, place: int) -> Turn:
         raise UnfitError("not_messages", f"message {place} is a JSON {kind(message)}, not an object")
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
-        raise UnfitError("unknown_role", f"message {place} has the role {str(role)[:60]!r}; known: {', '.join(ROLES)}")
+        raise UnfitError("unknown_role",
+                         f"message {place} has the role {str(role)[:60]!r}; known: {', '.join(ROLES)}")
     text = _content(message.get("content"), place)
     calls = message.get("tool_calls")
     if calls:

@@ -39,7 +39,8 @@ def parquet(path: Path, needed: tuple[str, ...], *, max_row_bytes: int) -> Table
     except errors as error:
         raise DataError(f"the Parquet file is damaged: {_short(error)}", where=str(path),
                         remedy="write the file again, or leave it out") from error
-    return Table(columns, _rows(frame.select([name for name in needed if name in columns]), errors, max_row_bytes))
+    return Table(columns, _rows(frame.select([name for name in needed if name in columns]), errors,
+                                max_row_bytes))
 
 
 def _short(error: BaseException) -> str:

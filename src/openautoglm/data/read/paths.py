@@ -27,7 +27,8 @@ def resolve(paths: Iterable[str | Path], base: Path) -> list[Path]:
     for given in paths:
         path = base / Path(given).expanduser()
         if path.is_dir():
-            raise DataError("is a directory", where=str(path), remedy="name files, or a glob such as folder/*.csv")
+            raise DataError("is a directory", where=str(path),
+                            remedy="name files, or a glob such as folder/*.csv")
         if path.exists():
             found[path] = None
             continue
@@ -42,8 +43,10 @@ def resolve(paths: Iterable[str | Path], base: Path) -> list[Path]:
 def _near(path: Path) -> str:
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist; paths are relative to the task file"
-    near = difflib.get_close_matches(path.name, [item.name for item in path.parent.iterdir()], n=3, cutoff=0.5)
-    return f"nearest in that folder: {', '.join(near)}" if near else "check the path; it is relative to the task file"
+    near = difflib.get_close_matches(path.name, [item.name for item in path.parent.iterdir()], n=3,
+                                     cutoff=0.5)
+    shown = f"nearest in that folder: {', '.join(near)}"
+    return shown if near else "check the path; it is relative to the task file"
 
 
 def count_bytes(paths: Iterable[Path]) -> int:
@@ -72,6 +75,7 @@ def file_format(path: Path, settings: DataSettings) -> FileFormat:
     ending = Path(path.name.lower().removesuffix(".gz")).suffix
     if ending not in ENDINGS:
         raise DataError(f"the ending {ending!r} says no format", where=str(path),
-                        remedy=f"set data.format to one of csv, tsv, jsonl, json, parquet, text, or use an ending of "
+                        remedy="set data.format to one of csv, tsv, jsonl, json, parquet, text, or use an "
+                               "ending of "
                                f"{' '.join(ENDINGS)} (with or without .gz)")
     return ENDINGS[ending]

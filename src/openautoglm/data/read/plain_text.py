@@ -47,4 +47,6 @@ def _paragraphs(lines: Iterator[Line], limit: int) -> Iterator[Row | Bad]:
 
 def _paragraph(start: int, held: list[str], fault: LineFault | None) -> Row | Bad:
     text = "\n".join(held)
-    return Bad(start, fault.reason, fault.detail, text) if fault is not None else Row(start, {COLUMN: text}, text)
+    if fault is not None:
+        return Bad(start, fault.reason, fault.detail, text)
+    return Row(start, {COLUMN: text}, text)

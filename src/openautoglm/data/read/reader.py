@@ -58,7 +58,8 @@ def read(paths: Iterable[Path], settings: DataSettings, on_bytes: OnBytes | None
     Args:
         paths: files, as `resolve` gives them.
         settings: format, shape and limits.
-        on_bytes: told how many bytes on disk were read, for a progress bar; their sum is `count_bytes(paths)`.
+        on_bytes: told how many bytes on disk were read, for a progress bar; their sum is
+            `count_bytes(paths)`.
 
     Raises:
         DataError: a file cannot be opened or lacks a column. A file that breaks in the middle gives a reject.

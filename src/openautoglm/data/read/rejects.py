@@ -1,4 +1,4 @@
-"""The quarantine: rejects go to a file with their reasons, are counted, and stop the run when they are too many."""
+"""The quarantine: rejects go to a file with their reasons, are counted, and too many stop the run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ EARLY_ROWS = 1000
 class RejectLog:
     """Writes rejects to `path` (one JSON object a line, atomically) and judges their share of all rows.
 
-    A context manager: on leaving, the file is put in place and the share is judged. It is put in place too when the
-    share is too large, so that the user can look; on any other error it is discarded.
+    A context manager: on leaving, the file is put in place and the share is judged. It is put in place too
+    when the share is too large, so that the user can look; on any other error it is discarded.
 
     Args:
         path: where the rejects go; None to count only.
@@ -106,9 +106,11 @@ class RejectLog:
         first = f"; the first: {self._first.detail}" if self._first else ""
         return DataError(
             f"{self.rejects:,} of {self.rows:,} rows cannot be read ({self.ratio:.1%}, allowed "
-            f"{self.max_ratio:.1%}): {reasons}{first}", where=str(self._first.origin) if self._first else None,
+            f"{self.max_ratio:.1%}): {reasons}{first}",
+            where=str(self._first.origin) if self._first else None,
             remedy=(f"look at {self.path}, then " if self.path else "") +
-            "repair the rows, correct data.format, data.encoding or the columns, or raise data.max_reject_ratio")
+            "repair the rows, correct data.format, data.encoding or the columns, or raise "
+            "data.max_reject_ratio")
 
 
 def read_checked(paths: Iterable[Path], settings: DataSettings, log: Path | RejectLog | None,
@@ -118,7 +120,8 @@ def read_checked(paths: Iterable[Path], settings: DataSettings, log: Path | Reje
     Args:
         paths: files, as `resolve` gives them.
         settings: format, shape and limits.
-        log: a file for this call, or an open `RejectLog` that several calls share (its owner judges at the end).
+        log: a file for this call, or an open `RejectLog` that several calls share (its owner judges at the
+            end).
         on_bytes: as for `read`.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Row(NamedTuple):
-    """One record: its first line, its values by column, and the text it was read from (empty: show the values)."""
+    """One record: its first line, its values by column, and its text (empty: show the values)."""
 
     line: int
     values: Mapping[str, Any]

@@ -37,7 +37,7 @@ class Sample(NamedTuple):
 
 def sample(paths: Iterable[Path], settings: DataSettings, n: int, seed: int, *,
            max_rows: int = SAMPLE_ROWS) -> Sample:
-    """Return the first `n` rows and `n` random rows of the first `max_rows` (reservoir sampling, Vitter 1985).
+    """Return the first `n` rows and `n` random ones of the first `max_rows` (reservoir, Vitter 1985).
 
     Raises:
         DataError: as `read`.
@@ -64,5 +64,5 @@ def sample(paths: Iterable[Path], settings: DataSettings, n: int, seed: int, *,
             drawn[place] = (rows, item)
         rows += 1
     estimate = rows if complete else max(rows, round(rows * count_bytes(paths) / max(bytes_read, 1)))
-    return Sample(first, [item for _, item in sorted(drawn, key=lambda pair: pair[0])], rows, rejects, complete,
-                  estimate)
+    drawn.sort(key=lambda pair: pair[0])
+    return Sample(first, [item for _, item in drawn], rows, rejects, complete, estimate)

@@ -1,4 +1,4 @@
-"""From a row to an example: columns or a record template, conversations, running text; and the record's fields."""
+"""From a row to an example: columns, record templates, conversations, running text; and its fields."""
 
 from __future__ import annotations
 
@@ -59,11 +59,12 @@ def check_columns(columns: tuple[str, ...], settings: DataSettings, file: str) -
     """
     for name in settings.needed_columns():
         if columns.count(name) > 1:
-            raise DataError(f"the column {name!r} stands {columns.count(name)} times in the header", where=file,
-                            remedy="give every column a name of its own")
+            raise DataError(f"the column {name!r} stands {columns.count(name)} times in the header",
+                            where=file, remedy="give every column a name of its own")
         if name not in columns:
             raise DataError(f"there is no column {name!r}; {nearest(name, columns)}", where=file,
-                            remedy="name a column that is there, or set data.format, data.delimiter or data.header")
+                            remedy="name a column that is there, or set data.format, data.delimiter or "
+                                   "data.header")
 
 
 def nearest(name: str, columns: tuple[str, ...]) -> str:

@@ -19,7 +19,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
          (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 BROKEN = "\udcff"
-"""Stands for bytes that are no text in a transcoded stream; strict UTF-8 refuses it, so its line is rejected."""
+"""Stands for bytes that are no text in a transcoded stream; strict UTF-8 refuses it and so its line."""
 
 
 class StreamError(Exception):
@@ -32,7 +32,7 @@ class StreamError(Exception):
 
 
 class Source(NamedTuple):
-    """An open file: chunks of bytes without byte-order mark or gzip, and an encoding in which ``\\n`` is one byte."""
+    """An open file: bytes without byte-order mark or gzip, in an encoding where ``\\n`` is one byte."""
 
     chunks: Iterator[bytes]
     encoding: str
@@ -58,7 +58,8 @@ def open_file(path: Path) -> Iterator[IO[bytes]]:
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise DataError("not a file", where=str(path), remedy="name files, or a glob such as folder/*.csv")
+            raise DataError("not a file", where=str(path),
+                            remedy="name files, or a glob such as folder/*.csv")
         file = path.open("rb")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -91,7 +92,7 @@ def open_source(path: Path, encoding: str, on_bytes: Callable[[int], None] | Non
 
 
 def _peek(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """Return the first chunk, and chunks that begin with it; a fault met here is raised when they are read."""
+    """Return the first chunk, and chunks that begin with it; a fault met here is raised by them."""
     first, fault = b"", None
     try:
         first = next(chunks, b"")
@@ -107,9 +108,11 @@ def _raw_chunks(file: IO[bytes], zipped: bool, on_bytes: Callable[[int], None] |
         try:
             chunk = stream.read1(CHUNK_BYTES) if zipped else stream.read(CHUNK_BYTES)  # type: ignore[attr-defined]
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise StreamError("damaged_gzip", f"the compressed data is cut off or damaged: {error}") from error
+            raise StreamError("damaged_gzip",
+                              f"the compressed data is cut off or damaged: {error}") from error
         except OSError as error:
-            raise StreamError("read_error", f"the file cannot be read further: {error.strerror or error}") from error
+            raise StreamError("read_error",
+                              f"the file cannot be read further: {error.strerror or error}") from error
         if on_bytes is not None:
             place = os.lseek(file.fileno(), 0, os.SEEK_CUR)
             on_bytes(place - told)

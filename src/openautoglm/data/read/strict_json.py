@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it: no NaN, no duplicate keys, no lone surrogates, bounded depth; numbers as written."""
+"""JSON after RFC 8259: no NaN, no duplicate keys, no lone surrogates, bounded depth; numbers as written."""
 
 from __future__ import annotations
 
@@ -38,15 +38,16 @@ def _constant(name: str) -> Any:
     raise StrictJsonError("not_finite", f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=Number, parse_int=Number)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=Number,
+                            parse_int=Number)
 
 
 def parse(text: str, max_depth: int) -> Any:
     """Parse one JSON value; numbers become `Number`.
 
     Raises:
-        StrictJsonError: reasons ``invalid_json``, ``not_finite``, ``duplicate_key``, ``lone_surrogate``, ``too_deep``,
-            ``nul_byte``.
+        StrictJsonError: reasons ``invalid_json``, ``not_finite``, ``duplicate_key``, ``lone_surrogate``,
+            ``too_deep``, ``nul_byte``.
     """
     if text.count("[") + text.count("{") > max_depth and _deeper(text, max_depth):
         raise StrictJsonError("too_deep", f"nested deeper than max_json_depth ({max_depth})")

@@ -48,7 +48,8 @@ def _converted(values: Mapping[str, Any], value: Any, column: str, empty: bool, 
     if value is None:
         if column not in values and not missing:
             shown = ", ".join(repr(name[:60]) for name in list(values)[:20])
-            raise UnfitError("missing_column", f"the row has no column {column!r} (it has: {shown or 'none'})")
+            raise UnfitError("missing_column",
+                             f"the row has no column {column!r} (it has: {shown or 'none'})")
         if not empty:
             raise UnfitError("null", f"the column {column!r} is null")
         return ""
