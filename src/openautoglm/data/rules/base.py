@@ -90,4 +90,4 @@ def rewritten(example: Example, on: tuple[Side, ...], rewrite: Callable[[str], s
     if (target == example.target and source == example.source
             and fields == example.fields and turns == example.turns):
         return example
-    return example.with_(source=source, target=target, fields=fields, turns=turns)
+    return Example(source, target, example.origin, fields, turns)

@@ -29,10 +29,12 @@ class Mask(Rule):
     on: tuple[Side, ...] = Field(("source", "target"), description="Which sides of an example are rewritten.")
 
     def apply(self, example: Example) -> Example:
-        return rewritten(example, self.on, self.rewrite)
+        return rewritten(example, self.on, self.rewrite, personal.is_suspicious)
 
     def rewrite(self, text: str) -> str:
         """Return `text` with personal data masked; the same object where there was none."""
+        if not personal.is_suspicious(text):
+            return text
         for kind in personal.ORDER:
             if kind in self.kinds:
                 mark = self.placeholder.replace("{kind}", kind.upper())

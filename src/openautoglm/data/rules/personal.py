@@ -16,6 +16,7 @@ Kind = Literal["email", "iban", "card", "ip", "phone"]
 ORDER: tuple[Kind, ...] = ("email", "iban", "card", "ip", "phone")
 """Checked forms go first, phones last, so that a card number is not taken for a phone number."""
 
+_HINT = re.compile(r"@|:[0-9A-Fa-f]{0,4}:|\d(?:\W{0,4}\d){3}|[A-Z]{2}\d\d ?[A-Z0-9]{3}")
 _EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%'-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,63}")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![A-Za-z0-9])")
 _CARD = re.compile(r"(?<![\d.+-])[2-6](?:[ -]?\d){12,18}(?![\d])")
@@ -30,14 +31,17 @@ _DECIMAL = re.compile(r"\d+\.\d+")
 _YEARS = re.compile(r"(?:1[5-9]|20)\d\d(?:[ -]{1,3}(?:1[5-9]|20)\d\d)+")
 
 
+def is_suspicious(text: str) -> bool:
+    """Whether `text` holds what any kind needs: ``@``, two near colons, four near digits, an IBAN's head."""
+    return _HINT.search(text) is not None
+
+
 def replaced(kind: Kind, text: str, mark: str, *, bare_phones: bool = False) -> str:
     """Return `text` with every finding of `kind` replaced by `mark`; the same object where there is none."""
     if kind == "email":
         return _EMAIL.sub(mark.replace("\\", r"\\"), text) if "@" in text else text
     if kind == "ip":
         return _IP.sub(_if(is_ip, mark), text) if "." in text or ":" in text else text
-    if not _has_digits(text):
-        return text
     if kind == "iban":
         return _IBAN.sub(lambda match: _mask_iban(match[0], mark), text)
     if kind == "card":
@@ -47,10 +51,6 @@ def replaced(kind: Kind, text: str, mark: str, *, bare_phones: bool = False) -> 
 
 def _if(check: Callable[[str], bool], mark: str) -> Callable[[re.Match[str]], str]:
     return lambda match: mark if check(match[0]) else match[0]
-
-
-def _has_digits(text: str) -> bool:
-    return sum(map(text.count, "0123456789")) >= 7
 
 
 def is_ip(text: str) -> bool:
