@@ -137,17 +137,17 @@ class GlmSpec(Settings):
         weights = self.parameters * (4 + (2 if bf16 else 0)) + learnt * (12 + (4 if ema else 0))
         layer = self._activation_bytes(2 if bf16 else 4)
         kept = self.layers * 4 * self.hidden_size + layer if checkpointing else self.layers * layer
-        logits = self.vocab_size * ((2 if bf16 else 4) + 8)
-        return weights + tokens_per_batch * (kept + logits)
+        head = self.vocab_size * ((2 if bf16 else 4) + 8) + 12 * self.hidden_size
+        return weights + tokens_per_batch * (kept + head)
 
     def _activation_bytes(self, width: int) -> int:
-        """Bytes that a layer keeps of a token for the backward pass; `width` of a value in products."""
-        norms = (4 if self.family == "glm4" else 2) * self.hidden_size * (4 + 4 + 4 + width)
-        attention = (self.query_size + self.kv_size) * (width + 4 + 4) + width * (
-            2 * self.query_size + self.kv_size
-        )
-        feed_forward = 5 * self.ffn_size * width
-        return norms + attention + feed_forward
+        """Bytes that a layer keeps of a token for the backward pass; `width` of a value in products.
+
+        Counted from what autograd saves of transformers' classes: the norms before attention and feed-forward
+        keep three fp32 rows each, the two that ``glm4`` adds one fp32 row and one of products.
+        """
+        norms = 24 * self.hidden_size + (2 * (4 + width) * self.hidden_size if self.family == "glm4" else 0)
+        return norms + width * (3 * self.query_size + 2 * self.kv_size + 4 * self.ffn_size)
 
     def config(self) -> dict[str, Any]:
         """Return the content of transformers' ``config.json``."""
