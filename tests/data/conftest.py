@@ -27,7 +27,8 @@ class Cleaning:
     def data(self, **splits: Sequence[Pair]) -> DataSettings:
         """Write JSON Lines files, one a split, and say how to read them."""
         for split, pairs in splits.items():
-            lines = [json.dumps({"in": source, "out": target}, ensure_ascii=False) + "\n" for source, target in pairs]
+            lines = [json.dumps({"in": source, "out": target}, ensure_ascii=False) + "\n"
+                     for source, target in pairs]
             (self.folder / f"{split}-raw.jsonl").write_text("".join(lines))
         files = {split: f"{split}-raw.jsonl" for split in splits}
         return DataSettings.model_validate({**files, "source": "in", "target": "out", "allow_empty": True})
@@ -37,7 +38,8 @@ class Cleaning:
         """Clean pairs into `out`."""
         splits = {"train": train, "valid": valid, "test": test}
         data = self.data(**{split: pairs for split, pairs in splits.items() if pairs})
-        return clean(data, CleanSettings.model_validate({"workers": 1, **settings}), self.out, base=self.folder)
+        how = CleanSettings.model_validate({"workers": 1, **settings})
+        return clean(data, how, self.out, base=self.folder)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Read a file of results; empty when it is not there."""

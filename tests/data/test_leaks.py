@@ -50,11 +50,13 @@ def test_only_what_is_asked_for_is_looked_for(cleaning: Any) -> None:
 
 
 def test_valid_and_test_are_compared_too(cleaning: Any) -> None:
-    report = cleaning.run(cleaning.pairs(10), valid=cleaning.pairs(4, first=50), test=cleaning.pairs(4, first=52))
+    report = cleaning.run(cleaning.pairs(10), valid=cleaning.pairs(4, first=50),
+                          test=cleaning.pairs(4, first=52))
     shared = [leak for leak in report.leaks if leak.between == ("valid", "test")]
     assert {(leak.kind, leak.texts) for leak in shared} == {("source", 2), ("target", 2)}
 
 
 def test_clean_splits_have_no_leaks(cleaning: Any) -> None:
-    report = cleaning.run(cleaning.pairs(10), valid=cleaning.pairs(4, first=50), test=cleaning.pairs(4, first=60))
+    report = cleaning.run(cleaning.pairs(10), valid=cleaning.pairs(4, first=50),
+                          test=cleaning.pairs(4, first=60))
     assert report.leaks == []

@@ -18,9 +18,11 @@ NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)> & \"quotes\" 'too
 
 @pytest.fixture
 def report(cleaning: Any) -> QualityReport:
-    pairs = [*cleaning.pairs(60), ("record 1", cleaning.sentence(1)), (NASTY, f"{NASTY}  double spaces in here"),
-             (NASTY, f"{NASTY} double spaces in here"), ("null", ""), ("caf\u00c3\u00a9", f"caf\u00c3\u00a9 {NASTY} x y z")]
-    made: QualityReport = cleaning.run(pairs, test=[("t", f"{NASTY} double spaces in here")], split={"valid": 0.1})
+    pairs = [*cleaning.pairs(60), ("record 1", cleaning.sentence(1)), (NASTY, f"{NASTY}  double spaces here"),
+             (NASTY, f"{NASTY} double spaces here"), ("null", ""),
+             ("caf\u00c3\u00a9", f"caf\u00c3\u00a9 {NASTY} x y z")]
+    test = [("t", f"{NASTY} double spaces here")]
+    made: QualityReport = cleaning.run(pairs, test=test, split={"valid": 0.1})
     return made
 
 
@@ -99,7 +101,8 @@ def test_the_page_shows_the_figures(cleaning: Any) -> None:
     text = (cleaning.out / "quality.html").read_text()
     assert "1,235" in text
     assert "1,234" in text
-    assert json.loads((cleaning.out / "quality.json").read_text())["exact_duplicates"]["rows"] == {"train": 1234}
+    facts = json.loads((cleaning.out / "quality.json").read_text())
+    assert facts["exact_duplicates"]["rows"] == {"train": 1234}
 
 
 def test_scripts_by_code_points() -> None:

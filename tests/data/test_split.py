@@ -64,7 +64,8 @@ def test_one_giant_group_is_reported_and_loosened(cleaning: Any) -> None:
 
 
 def test_one_source_for_all_leaves_valid_empty_only_with_a_word(cleaning: Any) -> None:
-    report = cleaning.run([("same", cleaning.sentence(number)) for number in range(50)], split={"valid": 0.2, "test": 0})
+    pairs = [("same", cleaning.sentence(number)) for number in range(50)]
+    report = cleaning.run(pairs, split={"valid": 0.2, "test": 0})
     assert report.split_together == []
     assert report.rows_out == {"train": 40, "valid": 10}
     assert any("share a source may cross" in warning for warning in report.warnings)

@@ -28,22 +28,23 @@ FAULTS: tuple[tuple[str, Callable[[str], bool]], ...] = (
 _RANGES: tuple[tuple[int, str], ...] = (
     (0x00, "space and punctuation"), (0x30, "digits"), (0x3A, "space and punctuation"), (0x41, "Latin"),
     (0x5B, "space and punctuation"), (0x61, "Latin"), (0x7B, "space and punctuation"), (0xAA, "Latin"),
-    (0xAB, "space and punctuation"), (0xC0, "Latin"), (0x370, "Greek"), (0x400, "Cyrillic"), (0x530, "Armenian"),
-    (0x590, "Hebrew"), (0x600, "Arabic"), (0x780, "other"), (0x900, "Indic"), (0xE00, "Thai"), (0xE80, "other"),
-    (0x1100, "Hangul"), (0x1200, "other"), (0x1E00, "Latin"), (0x1F00, "Greek"), (0x2000, "space and punctuation"),
-    (0x2190, "symbols and emoji"), (0x2C00, "other"), (0x2E80, "Han"), (0x3000, "space and punctuation"),
-    (0x3040, "Kana"), (0x3100, "Han"), (0x3130, "Hangul"), (0x3190, "Han"), (0xA000, "other"), (0xAC00, "Hangul"),
-    (0xD7B0, "other"), (0xF900, "Han"), (0xFB00, "other"), (0xFF00, "space and punctuation"), (0xFF66, "Kana"),
-    (0xFFA0, "Hangul"), (0xFFE0, "space and punctuation"), (0xFFF0, "other"), (0x1F000, "symbols and emoji"),
-    (0x20000, "Han"), (0x40000, "other"))
+    (0xAB, "space and punctuation"), (0xC0, "Latin"), (0x370, "Greek"), (0x400, "Cyrillic"),
+    (0x530, "Armenian"), (0x590, "Hebrew"), (0x600, "Arabic"), (0x780, "other"), (0x900, "Indic"),
+    (0xE00, "Thai"), (0xE80, "other"), (0x1100, "Hangul"), (0x1200, "other"), (0x1E00, "Latin"),
+    (0x1F00, "Greek"), (0x2000, "space and punctuation"), (0x2190, "symbols and emoji"), (0x2C00, "other"),
+    (0x2E80, "Han"), (0x3000, "space and punctuation"), (0x3040, "Kana"), (0x3100, "Han"),
+    (0x3130, "Hangul"), (0x3190, "Han"), (0xA000, "other"), (0xAC00, "Hangul"), (0xD7B0, "other"),
+    (0xF900, "Han"), (0xFB00, "other"), (0xFF00, "space and punctuation"), (0xFF66, "Kana"),
+    (0xFFA0, "Hangul"), (0xFFE0, "space and punctuation"), (0xFFF0, "other"),
+    (0x1F000, "symbols and emoji"), (0x20000, "Han"), (0x40000, "other"))
 _STARTS = np.array([start for start, _ in _RANGES], dtype=np.uint32)
 
 
 class Census(NamedTuple):
     """Counts of one or more chunks.
 
-    `faults` counts rows by (split, side, fault); `examples` holds the first few; `scripts` counts characters of
-    targets by (split, script).
+    `faults` counts rows by (split, side, fault); `examples` holds the first few; `scripts` counts characters
+    of targets by (split, script).
     """
 
     faults: Counter[tuple[str, str, str]]
@@ -88,8 +89,8 @@ def merge(total: Census, more: Census, most: int) -> None:
 def count_scripts(texts: Sequence[str]) -> dict[str, int]:
     """Count characters by script, by ranges of code points."""
     plain = "".join([text for text in texts if text.isascii()]).encode()
-    points = np.frombuffer("".join([text for text in texts if not text.isascii()]).encode("utf-32-le", "surrogatepass"),
-                           dtype="<u4")
+    others = "".join([text for text in texts if not text.isascii()])
+    points = np.frombuffer(others.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     narrow = points < 128
     ascii_counts = np.bincount(np.frombuffer(plain, dtype=np.uint8), minlength=128)
     ascii_counts += np.bincount(points[narrow], minlength=128)

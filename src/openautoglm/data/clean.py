@@ -1,8 +1,8 @@
 """Cleaning as a whole: files in; train, valid and test out; every row that left accounted for.
 
-Three passes: rows are read, ruled and keyed (in several processes); tables of keys are compared (duplicates, leaks,
-groups for the split); rows are dealt out. Rows are never held in memory: what must be compared lies in tables on
-disk. The result depends on neither the number of processes nor on what was there before.
+Three passes: rows are read, ruled and keyed (in several processes); tables of keys are compared (duplicates,
+leaks, groups for the split); rows are dealt out. Rows are never held in memory: what must be compared lies in
+tables on disk. The result depends on neither the number of processes nor on what was there before.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ OUTPUTS = ("train.jsonl", "valid.jsonl", "test.jsonl", "dropped.jsonl", "quality
 def clean(data: DataSettings, settings: CleanSettings, out: str | Path, *, base: str | Path) -> QualityReport:
     """Clean and split data.
 
-    Writes ``train.jsonl``, ``valid.jsonl``, ``test.jsonl`` (those that have rows), ``rejected.jsonl`` (rows that
-    cannot be read), ``dropped.jsonl`` (rows that a rule or a check removed), ``quality.html`` and, last of all,
-    ``quality.json``: where that stands, the others are whole and belong together.
+    Writes ``train.jsonl``, ``valid.jsonl``, ``test.jsonl`` (those that have rows), ``rejected.jsonl`` (rows
+    that cannot be read), ``dropped.jsonl`` (rows that a rule or a check removed), ``quality.html`` and, last
+    of all, ``quality.json``: where that stands, the others are whole and belong together.
 
     Args:
         data: files and how their rows become examples.
@@ -50,7 +50,8 @@ def clean(data: DataSettings, settings: CleanSettings, out: str | Path, *, base:
         base: folder to which the paths in `data` are relative.
 
     Raises:
-        DataError: a file cannot be read, too many rows are rejects, no row is left to train on, or another run is
+        DataError: a file cannot be read, too many rows are rejects, no row is left to train on, or another
+            run is
             cleaning into the same folder.
         RuleError: a rule cannot work as configured.
     """
@@ -73,8 +74,8 @@ def clean(data: DataSettings, settings: CleanSettings, out: str | Path, *, base:
     return report
 
 
-def _finish(shelf: Shelf, files: Files, settings: CleanSettings, rules: list[str], rejects: RejectLog, scratch: Path,
-            bar: Progress) -> QualityReport:
+def _finish(shelf: Shelf, files: Files, settings: CleanSettings, rules: list[str], rejects: RejectLog,
+            scratch: Path, bar: Progress) -> QualityReport:
     """Compare the rows, decide about them, deal them out and report."""
     bar.update(stage="compare")
     verdicts = Verdicts(scratch, shelf.rows)
@@ -82,9 +83,9 @@ def _finish(shelf: Shelf, files: Files, settings: CleanSettings, rules: list[str
                       if settings.dedup.exact != "keep" else (Found.none(), dict.fromkeys(SPLITS, 0)))
     near = NearDuplicates(scratch, verdicts, settings.dedup)
     leaks = LeakCheck(scratch, verdicts, settings.leaks, settings.examples)
-    shares = {number: getattr(settings.split, SPLITS[number]) for number in (1, 2) if SPLITS[number] not in files}
-    splitter = Splitter(scratch, settings.split, {number: share for number, share in shares.items() if share},
-                        shelf.rows)
+    wanted = {number: share for number, share in ((1, settings.split.valid), (2, settings.split.test))
+              if share and SPLITS[number] not in files}
+    splitter = Splitter(scratch, settings.split, wanted, shelf.rows)
     if len(files) > 1:
         leaks.look(shelf.exact)
     splitter.look(shelf.exact)
@@ -106,7 +107,8 @@ def _finish(shelf: Shelf, files: Files, settings: CleanSettings, rules: list[str
 
 @contextmanager
 def _workplace(out: Path) -> Iterator[Path]:
-    """Lend a scratch folder inside `out`, for one run at a time; what a killed run left there is removed first."""
+    """Lend a scratch folder inside `out`, for one run at a time; what a killed run left there is removed
+    first."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".clean.lock").open("w") as lock:
         try:

@@ -1,4 +1,5 @@
-"""The first pass: read, sift in several processes, and lay everything down on disk in the order of the rows."""
+"""The first pass: read, sift in several processes, and lay everything down on disk in the order of the
+rows."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ class Shelf:
         self.words.add(sifted.words)
         self.exact.add(sifted.exact)
         self.bands.add(sifted.bands)
-        self.tallies = [_sum(total, more, self.most) for total, more in zip(self.tallies, sifted.tallies, strict=True)]
+        both = zip(self.tallies, sifted.tallies, strict=True)
+        self.tallies = [_sum(total, more, self.most) for total, more in both]
         merge(self.census, sifted.census, self.most)
 
     def note(self, items: Iterable[Example | Reject]) -> Iterator[Example | Reject]:
@@ -133,8 +135,8 @@ def chunked(examples: Iterator[Example]) -> Iterator[list[Example]]:
 
 
 def fitted(rules: Sequence[Rule], files: Files, data: DataSettings, bar: Any) -> tuple[Rule, ...]:
-    """Return the rules with those fitted that need it: each sees, in a pass of its own, the train rows as the rules
-    before it leave them.
+    """Return the rules with those fitted that need it: each sees, in a pass of its own, the train rows as the
+    rules before it leave them.
 
     Raises:
         RuleError: a rule does not find what it needs.

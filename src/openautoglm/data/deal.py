@@ -1,9 +1,10 @@
-"""The last pass: every row goes to the file of its split or to the dropped ones, and the kept ones are measured."""
+"""The last pass: every row goes to the file of its split or to the dropped ones, and the kept ones are
+measured."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openautoglm.data.collect import Shelf
+from openautoglm.data.dedup import Rows
 from openautoglm.data.jsonl import decode_example
 from openautoglm.data.sift import LENGTHS, SPLITS, dropped_line
 from openautoglm.data.tables import U64, KeyTable, by_key
@@ -26,7 +28,8 @@ _REASONS = {EXACT: "source and target equal those of {}", NEAR: "same source and
 
 
 class Dealt(NamedTuple):
-    """Rows written by split, drops by verdict and split, length counts (split, LENGTHS, length), longest lengths."""
+    """Rows written by split, drops by verdict and split, length counts (split, LENGTHS, length), longest
+    lengths."""
 
     rows: dict[str, int]
     drops: dict[str, dict[str, int]]
@@ -36,7 +39,8 @@ class Dealt(NamedTuple):
 
 
 def deal(shelf: Shelf, verdicts: Verdicts, splits: NDArray[np.uint8], files: list[str], out: Path) -> Dealt:
-    """Write ``train.jsonl``, ``valid.jsonl``, ``test.jsonl`` (those that have rows) and ``dropped.jsonl`` into `out`."""
+    """Write ``train.jsonl``, ``valid.jsonl``, ``test.jsonl`` (those that have rows) and ``dropped.jsonl``
+    into `out`."""
     lengths = np.zeros((len(SPLITS), len(LENGTHS), LONGEST + 1), dtype=np.int64)
     longest = np.zeros((len(SPLITS), len(LENGTHS)), dtype=np.int64)
     rows = np.zeros(len(SPLITS), dtype=np.int64)
@@ -78,7 +82,7 @@ def read_line(shelf: Shelf, fact: Any) -> bytes:
         return file.read(int(fact["length"]))
 
 
-def _copy(block: bytes, facts: NDArray[Any], goes: NDArray[np.int64], targets: list[IO[bytes]]) -> None:
+def _copy(block: bytes, facts: NDArray[Any], goes: NDArray[np.int64], targets: Sequence[IO[bytes]]) -> None:
     """Copy the lines of a chunk to where they go, runs of neighbours at once."""
     ends = np.cumsum(facts["length"].astype(np.int64))
     last = np.append(np.flatnonzero(goes[1:] != goes[:-1]), len(goes) - 1)
@@ -130,9 +134,10 @@ def coverage(vocabulary: KeyTable) -> dict[str, dict[str, float]]:
             for number, name in enumerate(SPLITS) if total[number]}
 
 
-def _partitions(vocabulary: KeyTable) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+def _partitions(vocabulary: KeyTable) -> Iterator[tuple[Rows, Rows, Rows]]:
     """Yield (split, occurrences, number of the word within the partition) of every partition."""
     for part in vocabulary.partitions():
         entries, first = by_key(part)
         group = np.cumsum(first == np.arange(len(first))) - 1
-        yield ((entries[:, 1] & np.uint64(3)).astype(np.int64), (entries[:, 1] >> np.uint64(2)).astype(np.int64), group)
+        codes = entries[:, 1].astype(np.int64)
+        yield codes & 3, codes >> 2, group

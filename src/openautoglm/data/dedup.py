@@ -1,8 +1,8 @@
 """Duplicates: equal pairs by their keys, near ones by MinHash signatures, both from tables on disk.
 
 Equal: source and target equal an earlier row's, compared without regard to case, width and spacing. Near: the
-source equals an earlier row's and the targets' estimated Jaccard similarity reaches the threshold. Near rows form
-chains (a near b, b near c); of each chain the first row stays.
+source equals an earlier row's and the targets' estimated Jaccard similarity reaches the threshold. Near rows
+form chains (a near b, b near c); of each chain the first row stays.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Found(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Near pairs of one partition: rows, their splits, and whether their sources are equal; shape (pairs,) each."""
+    """Near pairs of one partition: rows, their splits, and whether their sources are equal; shape (pairs,)
+    each."""
 
     left: Rows
     right: Rows
@@ -87,8 +88,8 @@ def _seen_before(rows: Rows, runs: Rows, facts: RowFile) -> NDArray[np.bool_]:
 def near_pairs(table: KeyTable, signatures: RowFile, signer: Signer, verdicts: Verdicts) -> Iterator[Pairs]:
     """Yield pairs of rows whose targets are near, partition by partition; a pair may come several times.
 
-    In every bucket of a band each row is compared with the row before it, with the bucket's first row, and with the
-    nearest rows of another split; rows that are no longer kept take no part.
+    In every bucket of a band each row is compared with the row before it, with the bucket's first row, and
+    with the nearest rows of another split; rows that are no longer kept take no part.
     """
     for part in table.partitions():
         entries = part[verdicts.state[(part[:, 1] >> np.uint64(4)).astype(np.int64)] == KEPT]
@@ -103,7 +104,8 @@ def near_pairs(table: KeyTable, signatures: RowFile, signer: Signer, verdicts: V
         rows = rows_of(entries)
         codes = np.unique(np.minimum(here, there) * len(rows) + np.maximum(here, there))
         here, there = codes // len(rows), codes % len(rows)
-        near = signer.similarity(signatures.take(rows[here]), signatures.take(rows[there])) >= signer.settings.threshold
+        similar = signer.similarity(signatures.take(rows[here]), signatures.take(rows[there]))
+        near = similar >= signer.settings.threshold
         here, there = here[near], there[near]
         yield Pairs(rows[here], rows[there], split[here], split[there], entries[here, 2] == entries[there, 2])
 

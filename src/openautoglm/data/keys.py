@@ -1,8 +1,8 @@
 """From texts to numbers: 64-bit keys of equal texts, words, MinHash signatures, band keys.
 
-Keys are BLAKE2b of the normalised text, cut to 64 bits: among a million texts two different ones share a key with
-probability 3e-8. Signatures come from rensa (MinHash, Broder 1997); banding follows Leskovec, Rajaraman and Ullman,
-Mining of Massive Datasets, 3.4.
+Keys are BLAKE2b of the normalised text, cut to 64 bits: among a million texts two different ones share a key
+with probability 3e-8. Signatures come from rensa (MinHash, Broder 1997); banding follows Leskovec, Rajaraman
+and Ullman, Mining of Massive Datasets, 3.4.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from openautoglm.data.tables import U64
 
 _CACHE = 1 << 15
 _WANTED_RECALL = 0.95
-_UNSPACED = re.compile("([\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
+_UNSPACED = re.compile("([\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+                       "\U00020000-\U0003ffff])")
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
 
@@ -38,13 +39,16 @@ def normalised(text: str) -> str:
 
 def key(text: str) -> int:
     """Return 64 bits that stand for a text."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(_digest(text), "little")
 
 
 def keys(texts: Iterable[str]) -> U64:
     """Return the keys of many texts."""
-    digests = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() for text in texts]
-    return np.frombuffer(b"".join(digests), dtype="<u8")
+    return np.frombuffer(b"".join(map(_digest, texts)), dtype="<u8")
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def split_words(text: str) -> list[str]:
@@ -102,7 +106,8 @@ def mix(values: U64, salt: int) -> U64:
 
 
 def shingles(words: U64, counts: NDArray[np.int64], size: int) -> tuple[U64, U64]:
-    """Return the hashes of each text's shingles of `size` words, one after another, and row offsets (rows + 1).
+    """Return the hashes of each text's shingles of `size` words, one after another, and row offsets (rows +
+    1).
 
     A text shorter than `size` has one shingle: all its words.
     """
@@ -138,8 +143,9 @@ class Signer:
     def sign(self, words: U64, counts: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Return signatures, shape (texts, permutations)."""
         hashes, offsets = shingles(words, counts, self.settings.shingle)
-        matrix = self._minhash.digest_matrix_from_flat_token_hashes(hashes, offsets, self.settings.permutations, 1)
-        return np.array(matrix.to_rows(), dtype=np.uint32).reshape(len(counts), self.settings.permutations)
+        size = self.settings.permutations
+        matrix = self._minhash.digest_matrix_from_flat_token_hashes(hashes, offsets, size, 1)
+        return np.array(matrix.to_rows(), dtype=np.uint32).reshape(len(counts), size)
 
     def band_keys(self, signatures: NDArray[np.uint32]) -> U64:
         """Return the keys of all bands, shape (texts, bands)."""

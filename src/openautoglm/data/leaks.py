@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openautoglm.data.clean_settings import LeakSettings
-from openautoglm.data.dedup import Pairs, of_kind, rows_of
+from openautoglm.data.dedup import Pairs, Rows, of_kind, rows_of
 from openautoglm.data.sift import SOURCE, SPLITS, TARGET
 from openautoglm.data.tables import KeyTable, by_key, scratch_array
 from openautoglm.data.verdicts import LEAK, Verdicts
@@ -24,9 +24,9 @@ class Leak:
     Attributes:
         kind: ``source``, ``target`` or ``near_target``.
         between: the two splits.
-        texts: distinct shared texts (for near targets: rows of the second split that are near one of the first).
-        rows: rows of the first split and of the second that take part.
-        pairs: the first few pairs of rows as examples.
+        texts: distinct shared texts (for near targets: rows of the second split that are near one of the
+            first). rows: rows of the first split and of the second that take part. pairs: the first few pairs
+            of rows as examples.
     """
 
     kind: str
@@ -54,9 +54,10 @@ class LeakCheck:
                     continue
                 entries, first = by_key(of_kind(part, kind))
                 if len(entries):
-                    self._shared(name, rows_of(entries), (entries[:, 1] & np.uint64(3)).astype(np.int64), first)
+                    splits = (entries[:, 1] & np.uint64(3)).astype(np.int64)
+                    self._shared(name, rows_of(entries), splits, first)
 
-    def _shared(self, name: str, rows: NDArray[np.int64], split: NDArray[np.int64], first: NDArray[np.int64]) -> None:
+    def _shared(self, name: str, rows: Rows, split: Rows, first: Rows) -> None:
         starts = np.flatnonzero(first == np.arange(len(first)))
         masks = np.bitwise_or.reduceat(1 << split, starts)
         mask = np.repeat(masks, np.diff(np.append(starts, len(first))))
@@ -69,13 +70,13 @@ class LeakCheck:
             leak.texts += texts
             members = [np.flatnonzero(((mask & both) == both) & (split == side)) for side in pair]
             leak.rows = [count + len(side) for count, side in zip(leak.rows, members, strict=True)]
-            partner_of = dict(zip(first[members[1]][::-1].tolist(), rows[members[1]][::-1].tolist(), strict=True))
-            partners = np.array([partner_of[start] for start in first[members[0]].tolist()], dtype=np.int64)
-            mine = rows[members[0]]
+            mine, runs = rows[members[0]], first[members[1]]
+            partners = rows[members[1]][np.searchsorted(runs, first[members[0]])]
             if name == "target":
                 for rows_, mark in zip((mine, rows[members[1]]), self._marks(pair), strict=True):
                     self._mark(rows_, mark)
-            leak.pairs += list(zip(mine.tolist(), partners.tolist(), strict=True))[: self.most - len(leak.pairs)]
+            pairs = list(zip(mine.tolist(), partners.tolist(), strict=True))
+            leak.pairs += pairs[: self.most - len(leak.pairs)]
             self._decide(pair, mine, partners)
 
     def add(self, pairs: Pairs) -> None:
@@ -106,7 +107,8 @@ class LeakCheck:
 
     @staticmethod
     def _marks(pair: tuple[int, int]) -> tuple[int, int]:
-        """Return the bits that say that a row's target is known to leak, for the first and the second split."""
+        """Return the bits that say that a row's target is known to leak, for the first and the second
+        split."""
         bit = 2 * BETWEEN.index(pair)
         return 1 << bit, 2 << bit
 

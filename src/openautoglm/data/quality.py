@@ -93,9 +93,10 @@ class LengthFacts(Settings):
 class QualityReport(Settings):
     """Everything that cleaning has to say; `quality.json` is this model.
 
-    `rows_read` counts rows that could be read, `rows_out` rows that were written, both by split; `dropped` the rows
-    that went by rule, as duplicates and as leaks. `lengths` go by measure and split, `scripts` by split and script
-    (share of the characters of targets), `vocabulary` by split (words of targets, and how many of them train has).
+    `rows_read` counts rows that could be read, `rows_out` rows that were written, both by split; `dropped`
+    the rows that went by rule, as duplicates and as leaks. `lengths` go by measure and split, `scripts` by
+    split and script (share of the characters of targets), `vocabulary` by split (words of targets, and how
+    many of them train has).
     """
 
     format: int = FORMAT
@@ -137,12 +138,14 @@ def quality_report(shelf: Shelf, files: dict[str, list[Path]], rules: list[str],
         dropped={**_summed(rules, shelf), **checks} if by_rule or checks else {},
         rejects=Rejects(rows=rejects.rejects, reasons=dict(rejects.counts.most_common()),
                         examples=shelf.reject_examples),
-        rules=[RuleFacts(rule=rule, **tally._asdict()) for rule, tally in zip(rules, shelf.tallies, strict=True)],
+        rules=[RuleFacts(rule=rule, **tally._asdict())
+               for rule, tally in zip(rules, shelf.tallies, strict=True)],
         faults=_faults(shelf), fault_examples=shelf.census.examples,
         duplicates_as_read={split: found.as_read[split] for split in files},
         exact_duplicates=_duplicates(shelf, settings.dedup.exact, found.exact, files),
         near_duplicates=_duplicates(shelf, settings.dedup.near, found.near, files),
-        leaks=[LeakFacts(kind=leak.kind, between=leak.between, texts=leak.texts, rows=(leak.rows[0], leak.rows[1]),
+        leaks=[LeakFacts(kind=leak.kind, between=leak.between, texts=leak.texts,
+                         rows=(leak.rows[0], leak.rows[1]),
                          examples=_pairs(shelf, leak.pairs, leak.between, files)) for leak in found.leaks],
         leak_action=settings.leaks.action, split_made=list(found.split.made),
         split_together=list(found.split.together), split_groups=found.split.groups,
@@ -163,8 +166,8 @@ def _summed(rules: list[str], shelf: Shelf) -> dict[str, int]:
 def _faults(shelf: Shelf) -> list[Fault]:
     counts = shelf.census.faults
     kinds = dict.fromkeys((fault, side) for _, side, fault in sorted(counts))
-    faults = [Fault(fault=fault, side=side,
-                    rows={split: counts[split, side, fault] for split in SPLITS if counts[split, side, fault]})
+    faults = [Fault(fault=fault, side=side, rows={split: counts[split, side, fault] for split in SPLITS
+                                                  if counts[split, side, fault]})
               for fault, side in kinds]
     return sorted(faults, key=lambda one: (-sum(one.rows.values()), one.fault, one.side))
 
@@ -187,7 +190,8 @@ def _pairs(shelf: Shelf, pairs: list[tuple[int, int]], names: tuple[str, str],
 
 
 def _lengths(dealt: Dealt) -> tuple[dict[str, list[int]], dict[str, dict[str, LengthFacts]]]:
-    """Return shared bin edges by measure (up to the 99.5th percentile; the last bin is open) and the figures."""
+    """Return shared bin edges by measure (up to the 99.5th percentile; the last bin is open) and the
+    figures."""
     edges: dict[str, list[int]] = {}
     facts: dict[str, dict[str, LengthFacts]] = {}
     for number, measure in enumerate(LENGTHS):
@@ -202,9 +206,9 @@ def _lengths(dealt: Dealt) -> tuple[dict[str, list[int]], dict[str, dict[str, Le
                 continue
             binned = np.add.reduceat(row, inner)
             facts[measure][SPLITS[split]] = LengthFacts(
-                mean=round(float((row * np.arange(LONGEST + 1)).sum() / row.sum()), 2), median=_quantile(row, 0.5),
-                p95=_quantile(row, 0.95), p99=_quantile(row, 0.99), longest=int(dealt.longest[split, number]),
-                counts=binned.tolist())
+                mean=round(float((row * np.arange(LONGEST + 1)).sum() / row.sum()), 2),
+                median=_quantile(row, 0.5), p95=_quantile(row, 0.95), p99=_quantile(row, 0.99),
+                longest=int(dealt.longest[split, number]), counts=binned.tolist())
     return edges, facts
 
 

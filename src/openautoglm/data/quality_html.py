@@ -1,4 +1,5 @@
-"""The quality report as one self-contained HTML page: plots are inline SVG, every text of the data is escaped."""
+"""The quality report as one self-contained HTML page: plots are inline SVG, every text of the data is
+escaped."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def _template() -> Any:
     environment = Environment(loader=PackageLoader("openautoglm.data", "."), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["count"] = lambda value: f"{value:,}"
-    environment.filters["percent"] = lambda value: f"{value:.2%}" if value < 0.9995 or value == 1 else "99.95%+"
+    environment.filters["percent"] = lambda value: f"{value:.2%}"
     return environment.get_template("quality.html.j2")
 
 
@@ -51,8 +52,10 @@ def plots(report: QualityReport) -> dict[str, Any]:
         series = [Series(split, [(place, count / max(sum(facts.counts), 1))
                                  for place, count in enumerate(facts.counts)])
                   for split, facts in by_split.items()]
-        drawn[measure] = histogram(report.length_edges[measure], series, title=f"Length: {measure}", x_label=measure)
+        drawn[measure] = histogram(report.length_edges[measure], series, title=f"Length: {measure}",
+                                   x_label=measure)
     for split, shares in report.scripts.items():
-        drawn[f"script {split}"] = bar_chart([(script, round(100 * share, 2)) for script, share in shares.items()],
-                                             title=f"Characters of targets by script, {split} files", unit="%")
+        bars = [(script, round(100 * share, 2)) for script, share in shares.items()]
+        drawn[f"script {split}"] = bar_chart(bars, title=f"Characters of targets by script, {split} files",
+                                             unit="%")
     return {name: Markup(svg) for name, svg in drawn.items()}

@@ -29,8 +29,8 @@ PAIR, SOURCE, TARGET = range(3)
 FACTS = np.dtype([("offset", "<i8"), ("source", "<u8"), ("length", "<u4"), ("line", "<u4"), ("raw", "<u4"),
                   ("file", "<u2"),
                   ("split", "u1"), ("kept", "u1"), ("lengths", "<u4", (4,))])
-"""What is kept of a row: where its line lies, its source's key, its origin, a checksum of the pair as it was read,
-and its lengths (see `LENGTHS`)."""
+"""What is kept of a row: where its line lies, its source's key, its origin, a checksum of the pair as it was
+read, and its lengths (see `LENGTHS`)."""
 LENGTHS = ("source characters", "source words", "target characters", "target words")
 SHOWN_CHARS = 600
 
@@ -67,7 +67,8 @@ class RuleTally(NamedTuple):
 
 
 class Sifted(NamedTuple):
-    """What is known after sifting a chunk; see `FACTS`. `words` are the word keys of kept targets, end to end."""
+    """What is known after sifting a chunk; see `FACTS`. `words` are the word keys of kept targets, end to
+    end."""
 
     rows: int
     lines: bytes
@@ -82,7 +83,8 @@ class Sifted(NamedTuple):
 
 
 def sifting(settings: CleanSettings, items: Sequence[Any], files: Sequence[str]) -> Callable[[Chunk], Sifted]:
-    """Return the function that sifts chunks, from what another process can be given: rules as their entries."""
+    """Return the function that sifts chunks, from what another process can be given: rules as their
+    entries."""
     return Sifter(settings, build_rules(items), files).sift
 
 
@@ -113,8 +115,8 @@ class Sifter:
         encoded = [encode_example(example).encode() + b"\n" for example in examples]
         facts["length"][places] = [len(line) for line in encoded]
         words, counts, targets = self._texts(examples, facts, places)
-        facts["raw"] = [crc32(example.target.encode("utf-8", "surrogatepass"),
-                              crc32(example.source.encode("utf-8", "surrogatepass"))) for example in chunk.examples]
+        facts["raw"] = [crc32(f"{example.source}\0{example.target}".encode("utf-8", "surrogatepass"))
+                        for example in chunk.examples]
         rows = (places + chunk.first).astype(np.uint64) << np.uint64(4) | np.uint64(chunk.split)
         long = counts >= self.settings.near.min_words
         signatures = np.zeros((len(chunk.examples), self.settings.near.permutations), dtype=np.uint8)
@@ -123,13 +125,15 @@ class Sifter:
         sources = facts["source"][places]
         has_source = np.array([bool(example.source or example.turns) for example in examples], dtype=bool)
         return Sifted(
-            rows=len(chunk.examples), lines=b"".join(encoded), facts=facts, words=words, signatures=signatures,
+            rows=len(chunk.examples), lines=b"".join(encoded), facts=facts, words=words,
+            signatures=signatures,
             exact=_exact(rows, sources, targets, has_source, long, chunk.split),
             bands=_bands(self.signer.band_keys(full[long]), rows[long], sources[long]),
             dropped=b"".join(dropped), tallies=tallies,
             census=take_census(chunk.examples, examples, SPLITS[chunk.split], self.settings.examples))
 
-    def _apply(self, examples: list[Example]) -> tuple[list[tuple[int, Example]], list[bytes], list[RuleTally]]:
+    def _apply(self, examples: list[Example]
+               ) -> tuple[list[tuple[int, Example]], list[bytes], list[RuleTally]]:
         kept: list[tuple[int, Example]] = []
         dropped: list[bytes] = []
         changes, drops = [0] * len(self.rules), [0] * len(self.rules)
@@ -194,7 +198,8 @@ def _failed(rule: Rule, example: Example, error: Exception) -> RuleError:
 
 def _exact(rows: U64, sources: U64, targets: U64, has_source: NDArray[np.bool_], long: NDArray[np.bool_],
            split: int) -> Arranged:
-    """Entries (key, row | kind | split) of equal pairs (within the split), sources and targets (across splits)."""
+    """Entries (key, row | kind | split) of equal pairs (within the split), sources and targets (across
+    splits)."""
     pairs = mix(mix(sources, 7) + targets, 16 + split)
     parts = ((PAIR, pairs, rows), (SOURCE, mix(sources[has_source], 48), rows[has_source]),
              (TARGET, mix(targets[long], 64), rows[long]))
@@ -205,7 +210,8 @@ def _exact(rows: U64, sources: U64, targets: U64, has_source: NDArray[np.bool_],
 def _bands(keys: U64, rows: U64, sources: U64) -> Arranged:
     """Entries (band key, row | split, source key), one a band and row."""
     bands = keys.shape[1]
-    return KeyTable.arrange(np.stack([keys.reshape(-1), np.repeat(rows, bands), np.repeat(sources, bands)], axis=1))
+    columns = [keys.reshape(-1), np.repeat(rows, bands), np.repeat(sources, bands)]
+    return KeyTable.arrange(np.stack(columns, axis=1))
 
 
 def dropped_line(rule: str, reason: str, example: Example) -> bytes:

@@ -1,8 +1,8 @@
 """Leak-proof splitting: rows that share a source, a target or a near target stay on one side.
 
-Rows are joined into groups by union-find, and whole groups are drawn at random (seeded) until each split has its
-share. Where such ties hold most rows together in one group, the weakest kind of tie is given up, and the report
-says so.
+Rows are joined into groups by union-find, and whole groups are drawn at random (seeded) until each split has
+its share. Where such ties hold most rows together in one group, the weakest kind of tie is given up, and the
+report says so.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _BINS = 1 << 16
 
 
 class SplitFacts(NamedTuple):
-    """How rows were split: the ties that held, groups, rows of the largest one, and what had to be given up."""
+    """How rows were split: the ties that held, groups, rows of the largest one, and what had to be given
+    up."""
 
     made: tuple[str, ...]
     together: tuple[str, ...]
@@ -89,9 +90,10 @@ class Splitter:
             warnings.append(f"the largest group, {largest:,} of {total:,} rows, stays in train")
         got = self._draw(level, sizes, total, limit)
         names = {VALID: "valid", TEST: "test"}
-        warnings += [f"no rows could be split off for {names[split]}" for split, count in got.items() if not count]
+        warnings += [f"no rows could be split off for {names[split]}" for split in got if not got[split]]
         groups = int(sum((part > 0).sum() for part in _parts(sizes)))
-        return SplitFacts(tuple(names[split] for split in self.wanted), level, groups, largest, tuple(warnings))
+        made = tuple(names[split] for split in self.wanted)
+        return SplitFacts(made, level, groups, largest, tuple(warnings))
 
     def _sizes(self, level: tuple[str, ...], facts: RowFile, verdicts: Verdicts) -> NDArray[np.int64]:
         """Return for each row how many kept train rows are in the group of which it is the root."""
@@ -102,7 +104,8 @@ class Splitter:
             np.add.at(sizes, self.groups[level].find(here[counted]), 1)
         return sizes
 
-    def _draw(self, level: tuple[str, ...], sizes: NDArray[np.int64], total: int, limit: int) -> dict[int, int]:
+    def _draw(self, level: tuple[str, ...], sizes: NDArray[np.int64], total: int,
+              limit: int) -> dict[int, int]:
         """Draw groups in random order for test, then valid; return how many rows each got."""
         want = {split: round(total * share) for split, share in self.wanted.items()}
         weights = np.zeros(_BINS, dtype=np.int64)

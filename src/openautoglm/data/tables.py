@@ -1,8 +1,8 @@
 """Tables on disk that keep memory flat in the number of rows.
 
-`RowFile` holds one fixed-size record a row, in row order. `KeyTable` holds (key, code, ...) entries spread over
-partitions by their key, so that equal keys meet in one partition, which alone is sorted in memory. Everything is
-little-endian numpy data in a scratch folder, and lives only as long as one cleaning run.
+`RowFile` holds one fixed-size record a row, in row order. `KeyTable` holds (key, code, ...) entries spread
+over partitions by their key, so that equal keys meet in one partition, which alone is sorted in memory.
+Everything is little-endian numpy data in a scratch folder, and lives only as long as one cleaning run.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class KeyTable:
         self._on_disk = True
 
     def partitions(self) -> Iterator[U64]:
-        """Yield every partition that holds entries, shape (entries, columns); nothing is added from here on."""
+        """Yield every partition that holds entries, shape (entries, columns); nothing is added from here
+        on."""
         if self._on_disk:
             self._write()
         for home, waiting in enumerate(self._waiting):
@@ -122,7 +123,8 @@ class RowFile:
 
 
 class Groups:
-    """Union-find over rows; a group's root is its first row. Eight bytes a row, in a file mapped into memory."""
+    """Union-find over rows; a group's root is its first row. Eight bytes a row, in a file mapped into
+    memory."""
 
     def __init__(self, path: Path, rows: int) -> None:
         self.parent = scratch_array(path, rows, np.int64)
@@ -142,7 +144,8 @@ class Groups:
         return np.asarray(root)
 
     def union(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> None:
-        """Join `left[i]` with `right[i]` for every i; the smaller root wins, whatever the order of the pairs."""
+        """Join `left[i]` with `right[i]` for every i; the smaller root wins, whatever the order of the
+        pairs."""
         while len(left):
             left, right = self.find(left), self.find(right)
             apart = left != right

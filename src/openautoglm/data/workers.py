@@ -1,7 +1,8 @@
 """One function over a stream of jobs in several processes, results in the order of the jobs.
 
-The calling process works too, and hands a job to a helper process whenever that one holds few. Helpers are fresh
-interpreters that import nothing of the caller's main module; they end when the caller ends, however it ends.
+The calling process works too, and hands a job to a helper process whenever that one holds few. Helpers are
+fresh interpreters that import nothing of the caller's main module; they end when the caller ends, however it
+ends.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def spread(jobs: Iterator[Any], builder: Builder, processes: int) -> Iterator[An
         for number, job in enumerate(jobs):
             if number == 1:
                 helpers = [stack.enter_context(_Helper(builder, done)) for _ in range(processes - 1)]
-            free = min((helper for helper in helpers if helper.free), key=lambda helper: helper.held, default=None)
+            free = min((one for one in helpers if one.free), key=lambda one: one.held, default=None)
             if free is not None:
                 free.take(number, job)
             else:
@@ -138,7 +139,8 @@ class _Helper:
 
     def _fail(self, number: int) -> None:
         self._done.put((self, number, ResourceError(
-            "a helper process ended unexpectedly", remedy="it may have run out of memory; try clean.workers: 1")))
+            "a helper process ended unexpectedly",
+            remedy="it may have run out of memory; try clean.workers: 1")))
 
 
 def helper(descriptor: int) -> None:
