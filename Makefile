@@ -9,7 +9,7 @@ VENV     := .venv
 BIN      := $(VENV)/bin
 READY    := $(VENV)/.ready
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench docs picture clean
 
 $(READY): constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("CPython 3.11 or later is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
@@ -34,6 +34,9 @@ bench: $(READY)  ## the figures of docs/benchmarks.md, one script after the othe
 
 docs: $(READY)  ## docs/task-reference.md from the settings models
 	$(BIN)/python -m openautoglm.pipeline.reference docs/task-reference.md
+
+picture: $(READY)  ## the README's picture, from the last `make demo`
+	$(BIN)/python examples/quickstart/picture.py
 
 clean:  ## what the tools leave behind; runs and the environment stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov

@@ -28,7 +28,8 @@ def draw(lines: list[Line]) -> str:
     places = [(MARGIN + round(LINE * (at + 0.75)), *line) for at, line in enumerate(lines)]
     rows = "\n".join(f'<text x="{MARGIN}" y="{y}" class="{kind}">{escape(text)}</text>'
                      for y, kind, text in places if text)
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" xml:space="preserve">\n'
+    face = f'viewBox="0 0 {WIDTH} {height}" role="img" xml:space="preserve"'
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" {face}>\n'
             f"<title>Output of make demo</title>\n<style>{STYLE}</style>\n"
             f'<rect width="{WIDTH}" height="{height}" rx="10" fill="#14202e"/>\n{rows}\n</svg>\n')
 
