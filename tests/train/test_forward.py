@@ -7,8 +7,8 @@ import pytest
 import torch
 from openautoglm.data.pack import collate
 from openautoglm.train.forward import bare, decoder_layer, loss_sums, needed_hidden, to_inputs
-
 from train_models import random_store, tiny_model
+
 
 LAYOUTS = ("bucket", "packed", "shared")
 
@@ -45,9 +45,7 @@ def test_samples_never_see_each_other(family, layout, walk, monkeypatch):
     if inputs.which is not None:
         hidden = hidden[inputs.which]
     got = model.lm_head(hidden)
-    order = np.concatenate([np.arange(len(store[i]) - store.prompts[i]) + 1000 * i for i in range(len(store))])
     assert got.shape == expected.shape
-    assert len(order) == len(batch.labels)
     torch.testing.assert_close(sort_rows(got, batch.labels), sort_rows(expected, all_targets(store)),
                                rtol=1e-4, atol=1e-5)
 
@@ -72,7 +70,8 @@ def test_gradients_equal_those_of_separate_rows(family, layout):
     (batch,) = collate(store, units_of(store, layout), layout, row_tokens=48)
     loss_sums(model, to_inputs(batch))[0].backward()
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-3, atol=1e-5, msg=name)
+        scale = float(expected[name].abs().max())
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-5 * scale, msg=name)
 
 
 def test_shared_rows_compute_fewer_tokens_for_the_same_targets():

@@ -1,18 +1,22 @@
 """Which examples make one optimiser step, and how they lie in its rows so that no sample sees another.
 
-Letters in names: B rows, L tokens of a row, T target tokens of the batch.
+Letters in names: B rows of a block, L tokens of a row, N token rows of a batch, T target tokens of the batch.
 
-A *unit* is what stays together: one example, or (layout ``shared``) several examples of one source. A unit lies in its
-row as the prompt once, then the targets one after another. Each target continues at the position where the prompt ends
-and attends to the prompt and to itself only, so its loss equals that of a row of its own. The last token of a target
-predicts nothing and is no input.
+A *unit* is what stays together: one example, or (layout ``shared``) several examples of one source. A unit lies
+in its row as the prompt once, then the targets one after another. Each target continues at the position where the
+prompt ends and attends to the prompt and to itself only, so its loss equals that of a row of its own. The last
+token of a target predicts nothing and is no input.
+
+Rows of similar length form a *block*. Everything but attention works on the flat rows of all blocks at once;
+attention works block by block, so that little is padded and short rows cost little.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,22 +27,30 @@ Layout = Literal["bucket", "packed", "shared"]
 Unit = tuple[int, ...]
 Int64 = NDArray[np.int64]
 
-_POOL_STEPS = 32
-"""Steps in one shuffled pool that `bucket` sorts by length."""
+BLOCK_COST_TOKENS = 32
+"""What one more block costs, in padded tokens: sets how finely rows are sorted into blocks."""
+
+
+class Block(NamedTuple):
+    """Consecutive rows of one width; `causal` where a plain causal mask separates everything."""
+
+    rows: int
+    width: int
+    causal: bool
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows ready for one forward pass.
+    """Rows ready for one forward pass, those of all blocks one after another.
 
     Attributes:
-        ids: input ids; 0 where padded.
-        positions: rotary positions, counted from each prompt's start.
-        segments: number of the unit inside its row from 1; 0 where padded.
-        branches: 0 on prompts (and padding), else the number of the target inside its unit from 1.
-        rows: index into the flattened B*L rows of the token that predicts each target token.
-        labels: the target tokens.
-        causal: every row holds one unit of one target, so a plain causal mask is enough.
+        ids: input ids [N]; 0 where padded.
+        positions: rotary positions [N], counted from each prompt's start.
+        segments: number of the unit inside its row from 1 [N]; 0 where padded.
+        branches: 0 on prompts (and padding), else the number of the target inside its unit from 1 [N].
+        blocks: the shapes; their products add up to N.
+        rows: index into N of the token that predicts each target token [T].
+        labels: the target tokens [T].
         examples: examples in the batch.
         real_tokens: tokens of these examples as a user counts them: prompt, target and specials of each.
     """
@@ -47,16 +59,16 @@ class Batch:
     positions: Int64
     segments: Int64
     branches: Int64
+    blocks: tuple[Block, ...]
     rows: Int64
     labels: Int64
-    causal: bool
     examples: int
     real_tokens: int
 
     @property
     def computed_tokens(self) -> int:
         """Token rows that the model computes, padding included."""
-        return int(self.ids.size)
+        return len(self.ids)
 
 
 def plan_pass(store: TokenStore, layout: Layout, *, seed: int, number: int, batch: int,
@@ -74,40 +86,27 @@ def plan_pass(store: TokenStore, layout: Layout, *, seed: int, number: int, batc
         units = _by_source(store, order, references_per_source)
         units = [units[index] for index in rng.permutation(len(units))]
     weights = _weights(store, units, batch_unit)
-    steps = max(1, round(float(weights.sum()) / batch))
-    if layout != "bucket":
-        return _cut(units, weights, steps)
-    pools = _cut(units, weights, max(1, round(steps / _POOL_STEPS)))
-    lengths = store.lengths
-    plan: list[list[Unit]] = []
-    for pool in pools:
-        pool.sort(key=lambda unit: int(lengths[unit[0]]))
-        weights = _weights(store, pool, batch_unit)
-        plan += _cut(pool, weights, max(1, round(float(weights.sum()) / batch)))
-    return [plan[index] for index in rng.permutation(len(plan))]
+    return _cut(units, weights, max(1, round(float(weights.sum()) / batch)))
 
 
 def collate(store: TokenStore, units: Sequence[Unit], layout: Layout, *, row_tokens: int,
             parts: int = 1) -> list[Batch]:
     """Lay one step's units in rows, split into at most `parts` batches for gradient accumulation.
 
-    ``bucket`` gives every unit its own row, padded to the longest. ``packed`` and ``shared`` fill rows of `row_tokens`
-    (longer only if a unit is), first fit by decreasing length.
+    ``bucket`` and ``shared`` give every unit its own row. ``packed`` fills rows up to `row_tokens`, first fit by
+    decreasing length.
     """
     sizes = [_unit_tokens(store, unit) for unit in units]
-    if layout == "bucket":
-        order = sorted(range(len(units)), key=lambda index: sizes[index])
-        bins = [[index] for index in order]
-    else:
+    bins = [[index] for index in range(len(units))]
+    if layout == "packed":
         bins = _first_fit(sizes, max(row_tokens, *sizes))
+    bins.sort(key=lambda row: -sum(sizes[index] for index in row))
     parts = min(parts, len(bins))
     batches = []
     for part in range(parts):
-        chosen = bins[part * len(bins) // parts : (part + 1) * len(bins) // parts]
-        width = max(sum(sizes[index] for index in row) for row in chosen)
-        if layout != "bucket":
-            width = max(width, row_tokens)
-        batches.append(_fill(store, [[units[index] for index in row] for row in chosen], width))
+        chosen = bins[part::parts]
+        batches.append(_fill(store, [[units[index] for index in row] for row in chosen],
+                             [sum(sizes[index] for index in row) for row in chosen]))
     return batches
 
 
@@ -118,14 +117,10 @@ def in_order(store: TokenStore, *, batch_tokens: int, rows: int | None = None) -
     """
     count = len(store) if rows is None else min(rows, len(store))
     chosen = np.linspace(0, len(store) - 1, count).round().astype(np.int64)
-    units = _by_source(store, chosen, most=8)
-    sizes = [_unit_tokens(store, unit) for unit in units]
-    row_tokens = max(sizes)
-    bins = _first_fit(sizes, row_tokens)
-    step = max(1, batch_tokens // row_tokens)
-    for start in range(0, len(bins), step):
-        layout = [[units[index] for index in row] for row in bins[start : start + step]]
-        yield _fill(store, layout, max(sum(sizes[index] for index in row) for row in bins[start : start + step]))
+    units = sorted(_by_source(store, chosen, most=8), key=lambda unit: -_unit_tokens(store, unit))
+    sizes = np.asarray([_unit_tokens(store, unit) for unit in units], np.int64)
+    for piece in _cut(units, sizes, -(-int(sizes.sum()) // batch_tokens)):
+        yield from collate(store, piece, "shared", row_tokens=0)
 
 
 def _by_source(store: TokenStore, order: Int64, most: int) -> list[Unit]:
@@ -148,12 +143,12 @@ def _weights(store: TokenStore, units: Sequence[Unit], batch_unit: str) -> Int64
 
 
 def _cut(units: list[Unit], weights: Int64, pieces: int) -> list[list[Unit]]:
-    """Cut a sequence into `pieces` of nearly equal weight; none is empty as long as there are enough units."""
+    """Cut a sequence into `pieces` of nearly equal weight."""
     pieces = min(pieces, len(units))
     ends = np.cumsum(weights)
     cuts = np.searchsorted(ends, np.arange(1, pieces) * (ends[-1] / pieces), side="left") + 1
     bounds = [0, *(int(cut) for cut in cuts), len(units)]
-    return [units[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False) if stop > start]
+    return [units[start:stop] for start, stop in pairwise(bounds) if stop > start]
 
 
 def _unit_tokens(store: TokenStore, unit: Unit) -> int:
@@ -177,34 +172,60 @@ def _first_fit(sizes: Sequence[int], room: int) -> list[list[int]]:
     return bins
 
 
-def _fill(store: TokenStore, rows: Sequence[Sequence[Unit]], width: int) -> Batch:
-    ids, positions, segments, branches = np.zeros((4, len(rows), width), np.int64)
-    predicting: list[NDArray[np.int64]] = []
+def _widths(sizes: Sequence[int]) -> list[int]:
+    """Cut rows of falling sizes into blocks; returns every row's padded width.
+
+    Least padding plus `BLOCK_COST_TOKENS` a block, by dynamic programming over the number of rows.
+    """
+    least = [0]
+    first = [0]
+    for stop in range(1, len(sizes) + 1):
+        costs = [least[start] + sizes[start] * (stop - start) for start in range(stop)]
+        start = min(range(stop), key=costs.__getitem__)
+        least.append(costs[start] + BLOCK_COST_TOKENS)
+        first.append(start)
+    widths: list[int] = []
+    stop = len(sizes)
+    while stop:
+        widths[:0] = [sizes[first[stop]]] * (stop - first[stop])
+        stop = first[stop]
+    return widths
+
+
+def _fill(store: TokenStore, rows: Sequence[Sequence[Unit]], sizes: Sequence[int]) -> Batch:
+    widths = _widths(sizes)
+    ids, positions, segments, branches = np.zeros((4, sum(widths)), np.int64)
+    predicting: list[Int64] = []
     labels: list[NDArray[np.int32]] = []
-    real_tokens = 0
+    ends = np.cumsum(widths)
     for row, units in enumerate(rows):
-        at = 0
+        at = int(ends[row]) - widths[row]
         for number, unit in enumerate(units, start=1):
             prompt = int(store.prompts[unit[0]])
-            last_of_prompt = at + prompt - 1
             span = slice(at, at + prompt)
-            ids[row, span] = store[unit[0]][:prompt]
-            positions[row, span] = np.arange(prompt)
-            segments[row, span] = number
-            at += prompt
+            ids[span], positions[span], segments[span] = store[unit[0]][:prompt], np.arange(prompt), number
+            at = end_of_prompt = at + prompt
             for branch, index in enumerate(unit, start=1):
-                example = store[index]
-                target = example[prompt:]
+                target = store[index][prompt:]
                 span = slice(at, at + len(target) - 1)
-                ids[row, span] = target[:-1]
-                positions[row, span] = np.arange(prompt, prompt + len(target) - 1)
-                segments[row, span] = number
-                branches[row, span] = branch
-                predicting.append(row * width + np.concatenate(([last_of_prompt], np.arange(span.start, span.stop))))
+                ids[span], positions[span] = target[:-1], np.arange(prompt, prompt + len(target) - 1)
+                segments[span], branches[span] = number, branch
+                predicting.append(np.concatenate(([end_of_prompt - 1], np.arange(span.start, span.stop))))
                 labels.append(target)
-                real_tokens += len(example)
                 at = span.stop
-    causal = all(len(units) == 1 and len(units[0]) == 1 for units in rows)
-    return Batch(ids, positions, segments, branches, np.concatenate(predicting),
-                 np.concatenate(labels).astype(np.int64), causal,
-                 sum(len(unit) for units in rows for unit in units), real_tokens)
+    members = [index for units in rows for unit in units for index in unit]
+    return Batch(ids, positions, segments, branches, _blocks(rows, widths), np.concatenate(predicting),
+                 np.concatenate(labels).astype(np.int64), len(members),
+                 sum(int(store.offsets[index + 1] - store.offsets[index]) for index in members))
+
+
+def _blocks(rows: Sequence[Sequence[Unit]], widths: Sequence[int]) -> tuple[Block, ...]:
+    """Merge neighbouring rows of one width and one kind of mask into blocks."""
+    blocks: list[Block] = []
+    for units, width in zip(rows, widths, strict=True):
+        causal = len(units) == 1 and len(units[0]) == 1
+        if blocks and blocks[-1].width == width:
+            blocks[-1] = Block(blocks[-1].rows + 1, width, causal and blocks[-1].causal)
+        else:
+            blocks.append(Block(1, width, causal))
+    return tuple(blocks)

@@ -1,6 +1,6 @@
 """From a batch to its loss: our own walk over a transformers GLM's modules, or the module's own forward.
 
-Letters in names: B rows, L tokens a row, N = B*L, T target tokens, R rows whose hidden state is needed, D head width.
+Letters in names: B rows of a block, L tokens a row, N token rows of all blocks, T target tokens, R rows whose hidden state is needed, D head width.
 
 The walk computes what training needs and no more: q, k and v in one product, the last layer's output projection and
 feed-forward and the head at the rows that predict a target only. Weights stay in the modules, whose forward hooks
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from openautoglm.data.pack import Batch
+from openautoglm.train import fused
 from openautoglm.train.objective import cross_entropy_sums
 
 _WALKABLE = frozenset({"GlmDecoderLayer", "Glm4DecoderLayer"})
@@ -27,31 +28,51 @@ _WALKABLE = frozenset({"GlmDecoderLayer", "Glm4DecoderLayer"})
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch as tensors on the model's device. ``mask`` is None where a plain causal mask is enough."""
+    """A batch as tensors on the model's device.
+
+    Attributes:
+        ids: [N].
+        positions: [N].
+        blocks: shape of each block, [B, L].
+        masks: for each block None where a plain causal mask is enough, else [B, 1, L, L], True: may attend.
+        needed: rows whose final hidden state is needed, [R].
+        which: for each target the place of its row in `needed`, [T]; None where they are the same.
+        labels: [T].
+    """
 
     ids: Tensor
     positions: Tensor
-    mask: Tensor | None
+    blocks: tuple[tuple[int, int], ...]
+    masks: tuple[Tensor | None, ...]
     needed: Tensor
     which: Tensor | None
     labels: Tensor
 
 
 def to_inputs(batch: Batch, device: torch.device | str = "cpu") -> Inputs:
-    """Move a batch to `device` and work out its attention mask (True: may attend)."""
+    """Move a batch to `device` and work out its attention masks."""
     needed, which = np.unique(batch.rows, return_inverse=True)
     plain = len(needed) == len(batch.rows)
-    if plain:
-        needed = batch.rows
-    mask = None
-    if not batch.causal:
-        segments, branches = torch.from_numpy(batch.segments).to(device), torch.from_numpy(batch.branches).to(device)
-        same_unit = segments[:, :, None] == segments[:, None, :]
-        visible = (branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None])
-        mask = (same_unit & visible).tril()[:, None]
-    return Inputs(torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.positions).to(device), mask,
-                  torch.from_numpy(needed).to(device), None if plain else torch.from_numpy(which).to(device),
-                  torch.from_numpy(batch.labels).to(device))
+    tensors = [torch.from_numpy(array).to(device) for array in (
+        batch.ids, batch.positions, batch.segments, batch.branches, batch.rows if plain else needed, which,
+        batch.labels)]
+    ids, positions, segments, branches, needed_rows, which_rows, labels = tensors
+    masks: list[Tensor | None] = []
+    start = 0
+    for block in batch.blocks:
+        span = slice(start, start + block.rows * block.width)
+        start = span.stop
+        masks.append(None if block.causal else visible(segments[span].view(block.rows, block.width),
+                                                       branches[span].view(block.rows, block.width)))
+    return Inputs(ids, positions, tuple((block.rows, block.width) for block in batch.blocks), tuple(masks),
+                  needed_rows, None if plain else which_rows, labels)
+
+
+def visible(segments: Tensor, branches: Tensor) -> Tensor:
+    """Who may attend to whom, [B, 1, L, L]: earlier tokens of the own unit that are prompt or of the own target."""
+    same_unit = segments[:, :, None] == segments[:, None, :]
+    open_branch = (branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None])
+    return (same_unit & open_branch).tril()[:, None]
 
 
 def loss_sums(model: Any, inputs: Inputs, *, smoothing: float = 0.0,
@@ -66,7 +87,11 @@ def loss_sums(model: Any, inputs: Inputs, *, smoothing: float = 0.0,
     hidden = needed_hidden(base, inputs, layer or decoder_layer, recompute=recompute)
     if inputs.which is not None:
         hidden = hidden.index_select(0, inputs.which)
-    return cross_entropy_sums(hidden, base.lm_head.weight, inputs.labels, smoothing)
+    if type(base.lm_head) is nn.Linear:
+        return cross_entropy_sums(hidden, base.lm_head.weight, inputs.labels, smoothing)
+    logits = base.lm_head(hidden).float()
+    objective = F.cross_entropy(logits, inputs.labels, reduction="sum", label_smoothing=smoothing)
+    return objective, F.cross_entropy(logits.detach(), inputs.labels, reduction="sum")
 
 
 def bare(model: Any) -> Any:
@@ -77,51 +102,61 @@ def bare(model: Any) -> Any:
 def walkable(model: Any) -> bool:
     """Whether our own walk knows the model's layers."""
     base = bare(model)
-    return all(type(layer).__name__ in _WALKABLE for layer in base.model.layers)
+    return base.config.hidden_act == "silu" and all(type(layer).__name__ in _WALKABLE for layer in base.model.layers)
 
 
 def needed_hidden(model: Any, inputs: Inputs, layer: Callable[..., Tensor], *, recompute: bool = False) -> Tensor:
     """Return the final hidden states at the needed rows, [R, H]."""
     body = model.model
     if not walkable(model):
-        states = body(input_ids=inputs.ids, attention_mask=inputs.mask, position_ids=inputs.positions,
-                      use_cache=False).last_hidden_state
-        return states.flatten(0, 1).index_select(0, inputs.needed)  # type: ignore[no-any-return]
-    x_NH = body.embed_tokens(inputs.ids.reshape(-1))
-    cos_ND, sin_ND = rotary(body.rotary_emb, inputs.positions)
+        return _own_forward(body, inputs).index_select(0, inputs.needed)
+    x_NH = body.embed_tokens(inputs.ids)
+    turns = rotary(body.rotary_emb, inputs.positions)
     last = len(body.layers) - 1
     for number, block in enumerate(body.layers):
-        needed = inputs.needed if number == last else None
+        args = (block, x_NH, turns, inputs.masks, inputs.blocks, inputs.needed if number == last else None)
         if recompute and torch.is_grad_enabled():
-            x_NH = checkpoint(layer, block, x_NH, cos_ND, sin_ND, inputs.mask, tuple(inputs.ids.shape), needed,
-                              use_reentrant=False)
+            x_NH = checkpoint(layer, *args, use_reentrant=False)
         else:
-            x_NH = layer(block, x_NH, cos_ND, sin_ND, inputs.mask, tuple(inputs.ids.shape), needed)
-    return body.norm(x_NH)  # type: ignore[no-any-return]
+            x_NH = layer(*args)
+    return norm(body.norm, x_NH)
 
 
-def rotary(module: Any, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine per token, each rotary pair's value once, fp32 [N, 1, rotary/2]."""
+def _own_forward(body: Any, inputs: Inputs) -> Tensor:
+    """All final hidden states by the module's own forward, block by block, [N, H]."""
+    sizes = [rows * width for rows, width in inputs.blocks]
+    states = [body(input_ids=ids.view(shape), attention_mask=mask, position_ids=positions.view(shape),
+                   use_cache=False).last_hidden_state.flatten(0, 1)
+              for ids, positions, shape, mask in zip(inputs.ids.split(sizes), inputs.positions.split(sizes),
+                                                     inputs.blocks, inputs.masks, strict=True)]
+    return torch.cat(states)
+
+
+def rotary(module: Any, positions: Tensor) -> Tensor:
+    """What `fused.turn` multiplies by: one complex number of norm one per token and pair, [N, 1, pairs]."""
     angles = positions.reshape(-1, 1, 1).float() * module.inv_freq.float()
-    return angles.cos() * module.attention_scaling, angles.sin() * module.attention_scaling
+    return torch.polar(torch.full_like(angles, module.attention_scaling), angles)
 
 
-def decoder_layer(block: Any, x_NH: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None,
-                  shape: tuple[int, int], needed: Tensor | None) -> Tensor:
+def decoder_layer(block: Any, x_NH: Tensor, turns: Tensor, masks: tuple[Tensor | None, ...],
+                  shapes: tuple[tuple[int, int], ...], needed: Tensor | None) -> Tensor:
     """One GLM layer over flat rows; with `needed` the result holds those rows only."""
-    attention = block.self_attn
-    q, k, v = project_qkv(attention, block.input_layernorm(x_NH))
-    q, k = turn(q, cos, sin), turn(k, cos, sin)
-    mixed = attend(attention, q, k, v, mask, shape)
+    attention, mlp = block.self_attn, block.mlp
+    q, k, v = project_qkv(attention, norm(block.input_layernorm, x_NH))
+    mixed = attend(attention, fused.turn(q, turns), fused.turn(k, turns), v, masks, shapes)
     if needed is not None:
         mixed, x_NH = mixed.index_select(0, needed), x_NH.index_select(0, needed)
     mixed = attention.o_proj(mixed)
     sandwich = hasattr(block, "post_self_attn_layernorm")
-    x_NH = x_NH + (block.post_self_attn_layernorm(mixed) if sandwich else mixed)
-    y = block.post_attention_layernorm(x_NH)
-    gate, up = block.mlp.gate_up_proj(y).chunk(2, dim=-1)
-    y = block.mlp.down_proj(up * block.mlp.activation_fn(gate))
-    return x_NH + (block.post_mlp_layernorm(y) if sandwich else y)
+    x_NH = x_NH + (norm(block.post_self_attn_layernorm, mixed) if sandwich else mixed)
+    gate_up = mlp.gate_up_proj(norm(block.post_attention_layernorm, x_NH))
+    y = mlp.down_proj(fused.swiglu(gate_up))
+    return x_NH + (norm(block.post_mlp_layernorm, y) if sandwich else y)
+
+
+def norm(module: Any, x_NH: Tensor) -> Tensor:
+    """A GLM norm over rows."""
+    return fused.rms_norm(x_NH, module.weight, module.variance_epsilon)
 
 
 def project_qkv(attention: Any, x_NH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,21 +172,18 @@ def project_qkv(attention: Any, x_NH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return q.unflatten(-1, (-1, width)), k.unflatten(-1, (-1, width)), v.unflatten(-1, (-1, width))
 
 
-def turn(x_NhD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions, interleaved pairs over the first ``2 * cos.shape[-1]`` dimensions (Su et al. 2021)."""
-    width = 2 * cos.shape[-1]
-    even, odd = x_NhD[..., 0:width:2].float(), x_NhD[..., 1:width:2].float()
-    turned = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2).to(x_NhD.dtype)
-    return turned if width == x_NhD.shape[-1] else torch.cat((turned, x_NhD[..., width:]), dim=-1)
-
-
-def attend(attention: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, shape: tuple[int, int]) -> Tensor:
-    """Grouped-query attention inside rows; returns [N, heads * D]."""
+def attend(attention: Any, q: Tensor, k: Tensor, v: Tensor, masks: tuple[Tensor | None, ...],
+           shapes: tuple[tuple[int, int], ...]) -> Tensor:
+    """Grouped-query attention inside the rows of each block; returns [N, heads * D]."""
     share = attention.num_key_value_groups
-    q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in (q, k, v))
     if share > 1:
-        k, v = (x.repeat_interleave(share, dim=1) for x in (k, v))
+        k, v = (x[:, :, None].expand(-1, -1, share, -1).flatten(1, 2) for x in (k, v))
     drop = attention.attention_dropout if attention.training else 0.0
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, is_causal=mask is None,
-                                           scale=attention.scaling)
-    return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
+    sizes = [rows * width for rows, width in shapes]
+    mixed = []
+    for mask, shape, *parts in zip(masks, shapes, *(x.split(sizes) for x in (q, k, v)), strict=True):
+        rows_BhLD = (part.unflatten(0, shape).transpose(1, 2) for part in parts)
+        out = F.scaled_dot_product_attention(*rows_BhLD, attn_mask=mask, dropout_p=drop, is_causal=mask is None,
+                                             scale=attention.scaling)
+        mixed.append(out.transpose(1, 2).flatten(2).flatten(0, 1))
+    return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
