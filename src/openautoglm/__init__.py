@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from openautoglm.core.version import VERSION as __version__
+
 __all__ = ["AutoTrainer", "__version__", "load"]
 if TYPE_CHECKING:
     from openautoglm.api import AutoTrainer, load

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from openautoglm import __version__
 from openautoglm.cli.failure import tell
+from openautoglm.core.version import VERSION
 
 VERBS = {
     "run": "Run a task file from data to bundle and report.",
@@ -55,7 +55,7 @@ for _name, _help in VERBS.items():
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"openautoglm {__version__}")
+        typer.echo(f"openautoglm {VERSION}")
         raise typer.Exit
 
 
