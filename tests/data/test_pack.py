@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from openautoglm.data.pack import collate, in_order, plan_pass
 from openautoglm.data.tokens import TokenStore, store_from_ids
 
@@ -14,8 +15,8 @@ LAYOUTS = ("bucket", "packed", "shared")
 
 @st.composite
 def stores(draw) -> TokenStore:
-    sources = draw(st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(1, 12), min_size=1, max_size=7)),
-                            min_size=1, max_size=12))
+    targets = st.lists(st.integers(1, 12), min_size=1, max_size=7)
+    sources = draw(st.lists(st.tuples(st.integers(1, 9), targets), min_size=1, max_size=12))
     rows, token = [], 1
     for number, (prompt, targets) in enumerate(sources):
         for target in targets:
@@ -45,7 +46,7 @@ def test_every_target_once_a_pass(store, layout, batch, references, parts):
 
 
 def check_rows(batch) -> None:
-    """A target is predicted from the token before it, in its own unit and branch, or from the prompt's end."""
+    """A target is predicted from the token before it in its own branch, or from the prompt's end."""
     ids, segments = batch.ids, batch.segments
     assert (segments[batch.rows] > 0).all()
     assert sum(block.rows * block.width for block in batch.blocks) == batch.computed_tokens

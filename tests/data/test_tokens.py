@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+
 from openautoglm.core.errors import DataError
 from openautoglm.core.values import Example, Origin
 from openautoglm.data.tokens import build_store, open_store
@@ -24,11 +25,13 @@ class Letters:
 
 
 def examples(*pairs):
-    return [Example(source, target, Origin("a.csv", line)) for line, (source, target) in enumerate(pairs, start=2)]
+    return [Example(source, target, Origin("a.csv", line))
+            for line, (source, target) in enumerate(pairs, start=2)]
 
 
 def test_round_trip(tmp_path):
-    store = build_store(iter(examples(("ab", "cd"), ("ab", "e"), ("x", "yz"))), Letters(), None, tmp_path / "s", 16)
+    rows = iter(examples(("ab", "cd"), ("ab", "e"), ("x", "yz")))
+    store = build_store(rows, Letters(), None, tmp_path / "s", 16)
     assert len(store) == 3
     assert store[1].tolist() == [97, 98, 0, 101]
     assert store.prompts.tolist() == [3, 3, 2]

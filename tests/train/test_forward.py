@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from openautoglm.data.pack import collate
-from openautoglm.train.forward import bare, decoder_layer, loss_sums, needed_hidden, to_inputs
 from train_models import random_store, tiny_model
 
+from openautoglm.data.pack import collate
+from openautoglm.train.forward import EAGER, bare, compiled, loss_sums, needed_hidden, to_inputs
 
 LAYOUTS = ("bucket", "packed", "shared")
 
@@ -41,7 +41,7 @@ def test_samples_never_see_each_other(family, layout, walk, monkeypatch):
     expected = torch.cat(separate_losses(model, store)[1])
     (batch,) = collate(store, units_of(store, layout), layout, row_tokens=64)
     inputs = to_inputs(batch)
-    hidden = needed_hidden(bare(model), inputs, decoder_layer)
+    hidden = needed_hidden(bare(model), inputs, EAGER)
     if inputs.which is not None:
         hidden = hidden[inputs.which]
     got = model.lm_head(hidden)
@@ -93,3 +93,16 @@ def test_recomputing_changes_no_gradient(layout):
         loss_sums(model, to_inputs(batch), recompute=recompute)[0].backward()
         grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     torch.testing.assert_close(grads[0], grads[1])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_compiled_halves_change_no_gradient():
+    model, store = tiny_model(), random_store(sources=3, references=2)
+    (batch,) = collate(store, units_of(store, "shared"), "shared", row_tokens=48)
+    grads = []
+    for halves in (EAGER, compiled()):
+        model.zero_grad()
+        loss_sums(model, to_inputs(batch), halves=halves)[0].backward()
+        grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(grads[1], grads[0], rtol=1e-4, atol=1e-5 * float(grads[0].abs().max()))

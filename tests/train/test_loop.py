@@ -1,4 +1,4 @@
-"""The loop: equal gradients under accumulation, limits, validation and the best weights, early stopping, EMA."""
+"""The loop: equal gradients under accumulation, limits, validation, the best weights, early stopping, EMA."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import json
 
 import pytest
 import torch
+from train_models import random_store, tiny_model
+
 from openautoglm.core.errors import TrainError
 from openautoglm.data.pack import plan_pass
 from openautoglm.train.loop import Run, train
 from openautoglm.train.settings import TrainSettings
 from openautoglm.train.validate import valid_loss
-from train_models import random_store, tiny_model
 
 
 def settings(**changes):
-    return TrainSettings(**({"passes": 2, "batch": 8, "row_tokens": 48, "lr": 0.01, "tensorboard": False} | changes))
+    usual = {"passes": 2, "batch": 8, "row_tokens": 48, "lr": 0.01, "tensorboard": False}
+    return TrainSettings(**(usual | changes))
 
 
 @pytest.mark.parametrize("layout", ["bucket", "packed", "shared"])
@@ -50,7 +52,8 @@ def test_no_limit_is_refused():
 
 def test_events_and_metrics_agree(tmp_path):
     store = random_store(8, 2)
-    events = list(train(tiny_model(), store, store, settings(), tmp_path, on_validate=lambda m, step: {"bleu": 0.5}))
+    events = list(train(tiny_model(), store, store, settings(), tmp_path,
+                        on_validate=lambda model, step: {"bleu": 0.5}))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["loss"] for line in lines] == [event.loss for event in events]
     assert events[-1].tokens == 2 * store.tokens
@@ -91,7 +94,8 @@ def test_the_average_is_validated_and_kept():
         seen.append(torch.cat([p.detach().flatten() for p in model.parameters()]).clone())
         return {"x": float(step)}
 
-    run = list(train(model, store, None, settings(passes=3, ema_decay=0.9, best_by="x"), None, on_validate=hook))
+    run = list(train(model, store, None, settings(passes=3, ema_decay=0.9, best_by="x", best_mode="max"), None,
+                     on_validate=hook))
     assert len(run) == 6
     kept = torch.cat([p.detach().flatten() for p in model.parameters()])
     assert torch.equal(kept, seen[-1])
@@ -100,12 +104,16 @@ def test_the_average_is_validated_and_kept():
     assert not torch.equal(kept, torch.cat([p.detach().flatten() for p in plain.parameters()]))
 
 
+def logits_of(model, ids):
+    return model(input_ids=torch.from_numpy(ids.astype("int64"))[None]).logits[0]
+
+
 def test_training_learns_and_validation_is_the_mean_over_targets():
     store, model = random_store(6, 2), tiny_model()
     before = valid_loss(model, store)
     expected = sum(
         torch.nn.functional.cross_entropy(
-            model(input_ids=torch.from_numpy(store[i].astype("int64"))[None]).logits[0, store.prompts[i] - 1 : -1],
+            logits_of(model, store[i])[store.prompts[i] - 1 : -1],
             torch.from_numpy(store[i][store.prompts[i] :].astype("int64")), reduction="sum")
         for i in range(len(store))) / store.target_tokens
     assert before == pytest.approx(float(expected.detach()), rel=1e-5)
@@ -127,13 +135,15 @@ def test_attention_dropout_and_hooks_are_seeded():
         model = tiny_model(attention_dropout=0.2)
         model.model.embed_tokens.register_forward_hook(
             lambda module, _, output: torch.nn.functional.dropout(output, 0.2, training=module.training))
-        runs.append([event.loss for event in train(model, random_store(8, 2), None, settings(seed=seed), None)])
+        events = train(model, random_store(8, 2), None, settings(seed=seed), None)
+        runs.append([event.loss for event in events])
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
 
 
 def test_bf16_stays_close_to_fp32():
-    losses = [[event.loss for event in train(tiny_model(), random_store(8, 2), None,
-                                             settings(precision=precision), None)] for precision in ("fp32", "bf16")]
+    runs = [train(tiny_model(), random_store(8, 2), None, settings(precision=precision), None)
+            for precision in ("fp32", "bf16")]
+    losses = [[event.loss for event in run] for run in runs]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert losses[1] != losses[0]

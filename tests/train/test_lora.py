@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from openautoglm.core.errors import TrainError
-from openautoglm.train.lora import LoraSettings, add_lora, merge_lora
-from openautoglm.train.loop import train
-from openautoglm.train.settings import TrainSettings
 from train_models import random_store, tiny_model
+
+from openautoglm.core.errors import TrainError
+from openautoglm.train.loop import train
+from openautoglm.train.lora import LoraSettings, add_lora, merge_lora
+from openautoglm.train.settings import TrainSettings
 
 peft = pytest.importorskip("peft")
 
@@ -30,7 +31,8 @@ def test_train_and_merge(tmp_path):
     after = merged.state_dict()
     assert after.keys() == before.keys()
     assert torch.equal(after["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
-    assert not torch.equal(after["model.layers.0.mlp.down_proj.weight"], before["model.layers.0.mlp.down_proj.weight"])
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert not torch.equal(after[name], before[name])
 
 
 def test_adapter_on_the_head_acts_in_the_loss():

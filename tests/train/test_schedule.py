@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+
 from openautoglm.train.schedule import ema_decay, learning_rate
 from openautoglm.train.settings import TrainSettings
 
 
-@pytest.mark.parametrize(("schedule", "middle", "end"), [("cosine", 0.55, 0.1), ("wsd", 1.0, 0.1), ("constant", 1, 1)])
+@pytest.mark.parametrize(("schedule", "middle", "end"), [
+    ("cosine", 0.55, 0.1), ("wsd", 1.0, 0.1), ("constant", 1, 1)])
 def test_shape(schedule, middle, end):
     settings = TrainSettings(lr=1.0, schedule=schedule, warmup_share=0.2, final_lr_ratio=0.1)
     assert learning_rate(settings, 0.1) == pytest.approx(0.5)

@@ -2,10 +2,10 @@
 
 Letters in names: B rows of a block, L tokens of a row, N token rows of a batch, T target tokens of the batch.
 
-A *unit* is what stays together: one example, or (layout ``shared``) several examples of one source. A unit lies
-in its row as the prompt once, then the targets one after another. Each target continues at the position where the
-prompt ends and attends to the prompt and to itself only, so its loss equals that of a row of its own. The last
-token of a target predicts nothing and is no input.
+A *unit* is what stays together: one example, or (layout ``shared``) several examples of one source. A unit
+lies in its row as the prompt once, then the targets one after another. Each target continues at the position
+where the prompt ends and attends to the prompt and to itself only, so its loss equals that of a row of its
+own. The last token of a target predicts nothing and is no input.
 
 Rows of similar length form a *block*. Everything but attention works on the flat rows of all blocks at once;
 attention works block by block, so that little is padded and short rows cost little.
@@ -26,6 +26,7 @@ from openautoglm.data.tokens import TokenStore
 Layout = Literal["bucket", "packed", "shared"]
 Unit = tuple[int, ...]
 Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
 
 BLOCK_COST_TOKENS = 32
 """What one more block costs, in padded tokens: sets how finely rows are sorted into blocks."""
@@ -51,6 +52,7 @@ class Batch:
         blocks: the shapes; their products add up to N.
         rows: index into N of the token that predicts each target token [T].
         labels: the target tokens [T].
+        weights: weight of each target token in the objective [T]; None where all weigh the same.
         examples: examples in the batch.
         real_tokens: tokens of these examples as a user counts them: prompt, target and specials of each.
     """
@@ -62,6 +64,7 @@ class Batch:
     blocks: tuple[Block, ...]
     rows: Int64
     labels: Int64
+    weights: Float32 | None
     examples: int
     real_tokens: int
 
@@ -90,11 +93,11 @@ def plan_pass(store: TokenStore, layout: Layout, *, seed: int, number: int, batc
 
 
 def collate(store: TokenStore, units: Sequence[Unit], layout: Layout, *, row_tokens: int,
-            parts: int = 1) -> list[Batch]:
+            parts: int = 1, weights: Float32 | None = None) -> list[Batch]:
     """Lay one step's units in rows, split into at most `parts` batches for gradient accumulation.
 
-    ``bucket`` and ``shared`` give every unit its own row. ``packed`` fills rows up to `row_tokens`, first fit by
-    decreasing length.
+    ``bucket`` and ``shared`` give every unit its own row. ``packed`` fills rows up to `row_tokens`, first fit
+    by decreasing length. `weights` of all examples of the store weigh their target tokens.
     """
     sizes = [_unit_tokens(store, unit) for unit in units]
     bins = [[index] for index in range(len(units))]
@@ -106,7 +109,7 @@ def collate(store: TokenStore, units: Sequence[Unit], layout: Layout, *, row_tok
     for part in range(parts):
         chosen = bins[part::parts]
         batches.append(_fill(store, [[units[index] for index in row] for row in chosen],
-                             [sum(sizes[index] for index in row) for row in chosen]))
+                             [sum(sizes[index] for index in row) for row in chosen], weights))
     return batches
 
 
@@ -192,7 +195,8 @@ def _widths(sizes: Sequence[int]) -> list[int]:
     return widths
 
 
-def _fill(store: TokenStore, rows: Sequence[Sequence[Unit]], sizes: Sequence[int]) -> Batch:
+def _fill(store: TokenStore, rows: Sequence[Sequence[Unit]], sizes: Sequence[int],
+          weights: Float32 | None = None) -> Batch:
     widths = _widths(sizes)
     ids, positions, segments, branches = np.zeros((4, sum(widths)), np.int64)
     predicting: list[Int64] = []
@@ -214,8 +218,9 @@ def _fill(store: TokenStore, rows: Sequence[Sequence[Unit]], sizes: Sequence[int
                 labels.append(target)
                 at = span.stop
     members = [index for units in rows for unit in units for index in unit]
+    of_tokens = None if weights is None else np.repeat(weights[members], [len(target) for target in labels])
     return Batch(ids, positions, segments, branches, _blocks(rows, widths), np.concatenate(predicting),
-                 np.concatenate(labels).astype(np.int64), len(members),
+                 np.concatenate(labels).astype(np.int64), of_tokens, len(members),
                  sum(int(store.offsets[index + 1] - store.offsets[index]) for index in members))
 
 

@@ -1,4 +1,4 @@
-"""Examples as token ids on disk: flat arrays in mapped files, so that memory stays flat in the number of rows."""
+"""Examples as token ids on disk: flat arrays in mapped files, so that many rows need little memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ExampleEncoder(Protocol):
 
 @dataclass(frozen=True)
 class TokenStore:
-    """Tokenised examples. Example ``i`` is ``ids[offsets[i]:offsets[i + 1]]``; its loss starts at ``prompts[i]``.
+    """Tokenised examples. Number ``i`` is ``ids[offsets[i]:offsets[i + 1]]``, ``prompts[i]`` of it prompt.
 
     Attributes:
         ids: all tokens one after another, int32 [tokens].
@@ -112,7 +112,7 @@ def build_store(examples: Iterable[Example], template: ExampleEncoder, tokenizer
 
 
 def open_store(path: str | Path) -> TokenStore:
-    """Map a store written by `build_store`; raises DataError when it is absent, damaged or of another format."""
+    """Map a store written by `build_store`; raises DataError if it is absent, damaged or of another form."""
     path = Path(path)
     try:
         facts = read_json(path / "store.json")
@@ -126,7 +126,8 @@ def open_store(path: str | Path) -> TokenStore:
     if facts.get("format") != FORMAT or not whole:
         raise DataError("the token store is damaged or of another format", where=str(path),
                         remedy="delete the folder and run the stage again")
-    return TokenStore(ids, offsets, prompts, groups, facts["overlong"], facts["max_tokens"], facts["fingerprint"])
+    return TokenStore(ids, offsets, prompts, groups, facts["overlong"], facts["max_tokens"],
+                      facts["fingerprint"])
 
 
 def store_from_ids(rows: Iterable[tuple[Sequence[int], int]]) -> TokenStore:
@@ -160,7 +161,8 @@ class _Writer:
             self.first_overlong = self.first_overlong or str(example.origin)
             return
         if not 0 < encoded.prompt_tokens < len(encoded.ids):
-            raise DataError("an example needs at least one prompt token and one target token", where=str(example.origin),
+            raise DataError("an example needs at least one prompt token and one target token",
+                            where=str(example.origin),
                             remedy="check the template, and drop rows with an empty target")
         ids = np.asarray(encoded.ids, np.int32)
         file.write(ids.tobytes())
@@ -181,7 +183,8 @@ class _Writer:
                 f"(at most {max_overlong_ratio:.1%} may be)", where=self.first_overlong,
                 remedy="raise max_tokens, shorten the rows with a length rule, or raise max_overlong_ratio")
         if not self.prompts:
-            raise DataError("no example is left to train on", where=str(path), remedy="check the data stage's counts")
+            raise DataError("no example is left to train on", where=str(path),
+                            remedy="check the data stage's counts")
 
 
 def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:

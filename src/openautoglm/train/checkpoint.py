@@ -33,7 +33,7 @@ class Checkpoints:
 
     Args:
         folder: the run's training folder.
-        identity: what makes the run this run (settings, data, shapes); a checkpoint with another one is refused.
+        identity: what makes the run this run (settings, data, shapes); any other is refused.
         keep: how many checkpoints stay.
     """
 
@@ -51,8 +51,8 @@ class Checkpoints:
         """Write a checkpoint in the background; `tensors` must be copies. An earlier one is awaited first."""
         self.join()
         facts = {"format": FORMAT, "identity": self._identity, "state": asdict(state)}
-        self._writer = threading.Thread(target=self._write, args=(state.step, facts, tensors, state.best_step),
-                                        name="checkpoint")
+        self._writer = threading.Thread(
+            target=self._write, args=(state.step, facts, tensors, state.best_step), name="checkpoint")
         self._writer.start()
         if wait:
             self.join()
@@ -81,10 +81,12 @@ class Checkpoints:
         try:
             facts = read_json(folder / "state.json")
             if facts["format"] != FORMAT:
-                raise CheckpointError(f"format {facts['format']}, not {FORMAT}", where=str(folder), remedy=remedy)
+                raise CheckpointError(f"format {facts['format']}, not {FORMAT}", where=str(folder),
+                                      remedy=remedy)
             self._refuse_others(facts["identity"], folder)
             if sha256_file(folder / _TENSORS) != facts["sha256"]:
-                raise CheckpointError("the checkpoint is damaged: its hash differs", where=str(folder), remedy=remedy)
+                raise CheckpointError("the checkpoint is damaged: its hash differs", where=str(folder),
+                                      remedy=remedy)
             return RunState(**facts["state"]), load_file(folder / _TENSORS)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise CheckpointError(f"the checkpoint cannot be read: {error}", where=str(folder),
@@ -100,13 +102,15 @@ class Checkpoints:
         try:
             return load_file(self._best_file(step))
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"the best weights cannot be read: {error}", where=str(self._best_file(step)),
-                                  remedy=f"delete {self._root} to train again") from error
+            raise CheckpointError(
+                f"the best weights cannot be read: {error}", where=str(self._best_file(step)),
+                remedy=f"delete {self._root} to train again") from error
 
     def _best_file(self, step: int) -> Path:
         return self._best / f"step-{step:08d}.safetensors"
 
-    def _write(self, step: int, facts: dict[str, Any], tensors: dict[str, Tensor], best_step: int | None) -> None:
+    def _write(self, step: int, facts: dict[str, Any], tensors: dict[str, Tensor],
+               best_step: int | None) -> None:
         try:
             with atomic_folder(self._root / f"step-{step:08d}") as folder:
                 (folder / _TENSORS).write_bytes(save(tensors))
@@ -123,14 +127,15 @@ class Checkpoints:
         spoken_of = {best_step} | {read_json(folder / "state.json")["state"]["best_step"]
                                    for folder in found[-self._keep :]}
         names = {self._best_file(step).name for step in spoken_of if step is not None}
-        newest = max(spoken_of - {None}, default=-1, key=lambda step: step or -1)
         for file in self._best.glob("step-*.safetensors"):
-            if file.name not in names and int(file.stem.removeprefix("step-")) < (newest or -1):
+            if file.name not in names and file.name < max(names, default=""):
                 file.unlink()
 
     def _refuse_others(self, identity: Mapping[str, Any], folder: Path) -> None:
-        differing = [f"{key} is {self._identity.get(key)!r}, was {identity.get(key)!r}"
-                     for key in sorted({*identity, *self._identity}) if identity.get(key) != self._identity.get(key)]
+        mine = self._identity
+        differing = [f"{key} is {mine.get(key)!r}, was {identity.get(key)!r}"
+                     for key in sorted({*identity, *mine}) if identity.get(key) != mine.get(key)]
         if differing:
-            raise CheckpointError("the checkpoint is of another run: " + "; ".join(differing), where=str(folder),
-                                  remedy=f"restore these settings and data, or delete {self._root} to start again")
+            raise CheckpointError(
+                "the checkpoint is of another run: " + "; ".join(differing), where=str(folder),
+                remedy=f"restore these settings and data, or delete {self._root} to start again")

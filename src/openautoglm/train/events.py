@@ -23,7 +23,8 @@ class StepEvent:
         tokens_per_s: real tokens per second of training proper, lately.
         elapsed_s: seconds of the run so far, earlier sittings included.
         left_s: seconds left at the present rate.
-        valid_loss: negative log likelihood per target token on the validation set, where validated after this step.
+        valid_loss: negative log likelihood per target token of validation, where this step was followed by
+        one.
         metrics: what the validation hook returned.
         best: whether this validation is the best so far.
     """

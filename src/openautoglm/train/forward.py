@@ -1,10 +1,12 @@
 """From a batch to its loss: our own walk over a transformers GLM's modules, or the module's own forward.
 
-Letters in names: B rows of a block, L tokens a row, N token rows of all blocks, T target tokens, R rows whose hidden state is needed, D head width.
+Letters in names: B rows of a block, L tokens a row, N token rows of all blocks, T target tokens, R rows whose
+hidden state is needed, H hidden width, h heads, D head width.
 
-The walk computes what training needs and no more: q, k and v in one product, the last layer's output projection and
-feed-forward and the head at the rows that predict a target only. Weights stay in the modules, whose forward hooks
-(dropout) and replacements (LoRA) act as in the module's own forward; tests hold both forwards equal.
+The walk computes what training needs and no more: q, k and v in one product, the last layer's output
+projection and feed-forward and the head at the rows that predict a target only. Weights stay in the
+modules, whose forward hooks (dropout) and replacements (LoRA) act as in the module's own forward; tests
+hold both forwards equal.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class Inputs:
         needed: rows whose final hidden state is needed, [R].
         which: for each target the place of its row in `needed`, [T]; None where they are the same.
         labels: [T].
+        weights: of the targets in the objective, fp32 [T]; None where all weigh the same.
     """
 
     ids: Tensor
@@ -47,6 +50,7 @@ class Inputs:
     needed: Tensor
     which: Tensor | None
     labels: Tensor
+    weights: Tensor | None = None
 
 
 def to_inputs(batch: Batch, device: torch.device | str = "cpu") -> Inputs:
@@ -65,32 +69,43 @@ def to_inputs(batch: Batch, device: torch.device | str = "cpu") -> Inputs:
         masks.append(None if block.causal else visible(segments[span].view(block.rows, block.width),
                                                        branches[span].view(block.rows, block.width)))
     return Inputs(ids, positions, tuple((block.rows, block.width) for block in batch.blocks), tuple(masks),
-                  needed_rows, None if plain else which_rows, labels)
+                  needed_rows, None if plain else which_rows, labels,
+                  None if batch.weights is None else torch.from_numpy(batch.weights).to(device))
 
 
 def visible(segments: Tensor, branches: Tensor) -> Tensor:
-    """Who may attend to whom, [B, 1, L, L]: earlier tokens of the own unit that are prompt or of the own target."""
+    """Who may attend to whom, [B, 1, L, L]: earlier tokens of the unit, if prompt or of the own target."""
     same_unit = segments[:, :, None] == segments[:, None, :]
     open_branch = (branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None])
     return (same_unit & open_branch).tril()[:, None]
 
 
-def loss_sums(model: Any, inputs: Inputs, *, smoothing: float = 0.0,
-              layer: Callable[..., Tensor] | None = None, recompute: bool = False) -> tuple[Tensor, Tensor]:
-    """Sum over the target tokens of the objective and of the plain negative log likelihood, fp32 scalars in nats.
+@dataclass(frozen=True)
+class Halves:
+    """The two halves of a layer around attention: ours, or compiled ones."""
+
+    before: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    after: Callable[..., Tensor]
+
+
+def loss_sums(model: Any, inputs: Inputs, *, smoothing: float = 0.0, recompute: bool = False,
+              halves: Halves | None = None) -> tuple[Tensor, Tensor]:
+    """Sums over the target tokens of the objective and the plain negative log likelihood, fp32, in nats.
 
     Args:
-        layer: a compiled `decoder_layer`; None runs it eagerly.
+        smoothing: label smoothing.
         recompute: gradient checkpointing, layer by layer.
+        halves: `compiled()` ones; None runs eagerly.
     """
     base = bare(model)
-    hidden = needed_hidden(base, inputs, layer or decoder_layer, recompute=recompute)
+    hidden = needed_hidden(base, inputs, halves or EAGER, recompute=recompute)
     if inputs.which is not None:
         hidden = hidden.index_select(0, inputs.which)
     if type(base.lm_head) is nn.Linear:
-        return cross_entropy_sums(hidden, base.lm_head.weight, inputs.labels, smoothing)
+        return cross_entropy_sums(hidden, base.lm_head.weight, inputs.labels, smoothing, inputs.weights)
     logits = base.lm_head(hidden).float()
-    objective = F.cross_entropy(logits, inputs.labels, reduction="sum", label_smoothing=smoothing)
+    terms = F.cross_entropy(logits, inputs.labels, reduction="none", label_smoothing=smoothing)
+    objective = terms.sum() if inputs.weights is None else terms @ inputs.weights
     return objective, F.cross_entropy(logits.detach(), inputs.labels, reduction="sum")
 
 
@@ -102,10 +117,11 @@ def bare(model: Any) -> Any:
 def walkable(model: Any) -> bool:
     """Whether our own walk knows the model's layers."""
     base = bare(model)
-    return base.config.hidden_act == "silu" and all(type(layer).__name__ in _WALKABLE for layer in base.model.layers)
+    known = all(type(layer).__name__ in _WALKABLE for layer in base.model.layers)
+    return known and base.config.hidden_act == "silu"
 
 
-def needed_hidden(model: Any, inputs: Inputs, layer: Callable[..., Tensor], *, recompute: bool = False) -> Tensor:
+def needed_hidden(model: Any, inputs: Inputs, halves: Halves, *, recompute: bool = False) -> Tensor:
     """Return the final hidden states at the needed rows, [R, H]."""
     body = model.model
     if not walkable(model):
@@ -114,44 +130,61 @@ def needed_hidden(model: Any, inputs: Inputs, layer: Callable[..., Tensor], *, r
     turns = rotary(body.rotary_emb, inputs.positions)
     last = len(body.layers) - 1
     for number, block in enumerate(body.layers):
-        args = (block, x_NH, turns, inputs.masks, inputs.blocks, inputs.needed if number == last else None)
+        args = (block, x_NH, turns, inputs, halves, inputs.needed if number == last else None)
         if recompute and torch.is_grad_enabled():
-            x_NH = checkpoint(layer, *args, use_reentrant=False)
+            x_NH = checkpoint(decoder_layer, *args, use_reentrant=False)
         else:
-            x_NH = layer(*args)
+            x_NH = decoder_layer(*args)
     return norm(body.norm, x_NH)
 
 
 def _own_forward(body: Any, inputs: Inputs) -> Tensor:
     """All final hidden states by the module's own forward, block by block, [N, H]."""
     sizes = [rows * width for rows, width in inputs.blocks]
+    parts = zip(torch.split(inputs.ids, sizes), torch.split(inputs.positions, sizes), inputs.blocks,
+                inputs.masks, strict=True)
     states = [body(input_ids=ids.view(shape), attention_mask=mask, position_ids=positions.view(shape),
-                   use_cache=False).last_hidden_state.flatten(0, 1)
-              for ids, positions, shape, mask in zip(inputs.ids.split(sizes), inputs.positions.split(sizes),
-                                                     inputs.blocks, inputs.masks, strict=True)]
+                   use_cache=False).last_hidden_state.flatten(0, 1) for ids, positions, shape, mask in parts]
     return torch.cat(states)
 
 
 def rotary(module: Any, positions: Tensor) -> Tensor:
-    """What `fused.turn` multiplies by: one complex number of norm one per token and pair, [N, 1, pairs]."""
+    """What `fused.turn` turns by: cosine and sine per token and pair, fp32 [N, 1, pairs, 2]."""
     angles = positions.reshape(-1, 1, 1).float() * module.inv_freq.float()
-    return torch.polar(torch.full_like(angles, module.attention_scaling), angles)
+    return torch.stack((angles.cos(), angles.sin()), dim=-1) * float(module.attention_scaling)
 
 
-def decoder_layer(block: Any, x_NH: Tensor, turns: Tensor, masks: tuple[Tensor | None, ...],
-                  shapes: tuple[tuple[int, int], ...], needed: Tensor | None) -> Tensor:
+def decoder_layer(block: Any, x_NH: Tensor, turns: Tensor, inputs: Inputs, halves: Halves,
+                  needed: Tensor | None) -> Tensor:
     """One GLM layer over flat rows; with `needed` the result holds those rows only."""
-    attention, mlp = block.self_attn, block.mlp
-    q, k, v = project_qkv(attention, norm(block.input_layernorm, x_NH))
-    mixed = attend(attention, fused.turn(q, turns), fused.turn(k, turns), v, masks, shapes)
+    mixed = attend(block.self_attn, *halves.before(block, x_NH, turns), inputs)
     if needed is not None:
         mixed, x_NH = mixed.index_select(0, needed), x_NH.index_select(0, needed)
-    mixed = attention.o_proj(mixed)
+    return halves.after(block, mixed, x_NH)
+
+
+def before_attention(block: Any, x_NH: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Norm, projections and rotary positions."""
+    q, k, v = project_qkv(block.self_attn, norm(block.input_layernorm, x_NH))
+    return fused.turn(q, turns), fused.turn(k, turns), v
+
+
+def after_attention(block: Any, mixed: Tensor, x_NH: Tensor) -> Tensor:
+    """Output projection and feed-forward, each added to the residual stream."""
     sandwich = hasattr(block, "post_self_attn_layernorm")
-    x_NH = x_NH + (norm(block.post_self_attn_layernorm, mixed) if sandwich else mixed)
-    gate_up = mlp.gate_up_proj(norm(block.post_attention_layernorm, x_NH))
-    y = mlp.down_proj(fused.swiglu(gate_up))
+    y = block.self_attn.o_proj(mixed)
+    x_NH = x_NH + (norm(block.post_self_attn_layernorm, y) if sandwich else y)
+    gate_up = block.mlp.gate_up_proj(norm(block.post_attention_layernorm, x_NH))
+    y = block.mlp.down_proj(fused.swiglu(gate_up))
     return x_NH + (norm(block.post_mlp_layernorm, y) if sandwich else y)
+
+
+EAGER = Halves(before_attention, after_attention)
+
+
+def compiled() -> Halves:
+    """The halves compiled for any number of rows; all layers share the code, attention stays eager."""
+    return Halves(torch.compile(before_attention, dynamic=True), torch.compile(after_attention, dynamic=True))
 
 
 def norm(module: Any, x_NH: Tensor) -> Tensor:
@@ -160,30 +193,32 @@ def norm(module: Any, x_NH: Tensor) -> Tensor:
 
 
 def project_qkv(attention: Any, x_NH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries [N, heads, D], keys and values [N, kv heads, D]; one product where the three are plain linears."""
+    """Queries [N, heads, D], keys and values [N, kv heads, D]; one product of three plain linears."""
     parts = (attention.q_proj, attention.k_proj, attention.v_proj)
     width = attention.head_dim
     if all(type(part) is nn.Linear and not part._forward_hooks for part in parts):
         weight = torch.cat([part.weight for part in parts])
         bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
-        q, k, v = F.linear(x_NH, weight, bias).split([part.out_features for part in parts], dim=-1)
+        widths = [part.out_features for part in parts]
+        q, k, v = torch.split(F.linear(x_NH, weight, bias), widths, dim=-1)
     else:
         q, k, v = (part(x_NH) for part in parts)
-    return q.unflatten(-1, (-1, width)), k.unflatten(-1, (-1, width)), v.unflatten(-1, (-1, width))
+    q, k, v = (x.reshape(len(x), -1, width) for x in (q, k, v))
+    return q, k, v
 
 
-def attend(attention: Any, q: Tensor, k: Tensor, v: Tensor, masks: tuple[Tensor | None, ...],
-           shapes: tuple[tuple[int, int], ...]) -> Tensor:
+def attend(attention: Any, q: Tensor, k: Tensor, v: Tensor, inputs: Inputs) -> Tensor:
     """Grouped-query attention inside the rows of each block; returns [N, heads * D]."""
     share = attention.num_key_value_groups
     if share > 1:
         k, v = (x[:, :, None].expand(-1, -1, share, -1).flatten(1, 2) for x in (k, v))
     drop = attention.attention_dropout if attention.training else 0.0
-    sizes = [rows * width for rows, width in shapes]
+    sizes = [rows * width for rows, width in inputs.blocks]
     mixed = []
-    for mask, shape, *parts in zip(masks, shapes, *(x.split(sizes) for x in (q, k, v)), strict=True):
-        rows_BhLD = (part.unflatten(0, shape).transpose(1, 2) for part in parts)
-        out = F.scaled_dot_product_attention(*rows_BhLD, attn_mask=mask, dropout_p=drop, is_causal=mask is None,
-                                             scale=attention.scaling)
-        mixed.append(out.transpose(1, 2).flatten(2).flatten(0, 1))
+    parts = zip(inputs.blocks, inputs.masks, *(torch.split(x, sizes) for x in (q, k, v)), strict=True)
+    for (rows, width), mask, *states in parts:
+        q_BhLD, k_BhLD, v_BhLD = (x.view(rows, width, *x.shape[1:]).transpose(1, 2) for x in states)
+        out = F.scaled_dot_product_attention(q_BhLD, k_BhLD, v_BhLD, attn_mask=mask, dropout_p=drop,
+                                             is_causal=mask is None, scale=attention.scaling)
+        mixed.append(out.transpose(1, 2).reshape(rows * width, -1))
     return torch.cat(mixed) if len(mixed) > 1 else mixed[0]

@@ -1,4 +1,4 @@
-"""The training loop: a generator of optimiser steps, resumed bit for bit on CPU after a stop at any moment."""
+"""The training loop: a generator of optimiser steps that resumes bit for bit on CPU after a stop anywhere."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ import torch
 from openautoglm.core import log
 from openautoglm.core.errors import TrainError
 from openautoglm.core.files import fingerprint
+from openautoglm.data.agreement import store_weights
 from openautoglm.data.pack import Unit, collate, plan_pass
 from openautoglm.data.tokens import TokenStore
 from openautoglm.train import precision
 from openautoglm.train.checkpoint import Checkpoints
 from openautoglm.train.events import RunState, StepEvent
-from openautoglm.train.forward import loss_sums, to_inputs
+from openautoglm.train.forward import compiled, loss_sums, to_inputs
 from openautoglm.train.interrupt import stop_request
+from openautoglm.train.memory import keep_freed_memory
 from openautoglm.train.optim import FlatAdamW
 from openautoglm.train.record import Recorder
 from openautoglm.train.schedule import ema_decay, learning_rate
@@ -36,19 +38,22 @@ def train(model: Any, train_store: TokenStore, valid_store: TokenStore | None, s
           folder: Path | None, *, on_validate: Hook | None = None) -> Iterator[StepEvent]:
     """Train `model` in place, yielding an event after every optimiser step.
 
-    A run that finds a checkpoint of itself in `folder` goes on from it; a finished run yields nothing. At the end the
-    model holds the best validated weights (the averaged ones with ``ema_decay``). A consumer may stop by closing the
-    generator; the model is then left as it is. Each step reseeds torch's global random state.
+    A run that finds a checkpoint of itself in `folder` goes on from it; a finished run yields nothing. At
+    the end the model holds the best validated weights (the averaged ones with ``ema_decay``). A consumer
+    may stop by closing the generator; the model is then left as it is. Each step reseeds torch's global
+    random state.
 
     Args:
-        model: a transformers causal language model (from `models.hf`), possibly wrapped by peft, on its device.
+        model: a transformers causal language model (from `models.hf`), perhaps wrapped by peft, on its
+        device.
         folder: for checkpoints, best weights and metrics; None keeps nothing on disk.
-        on_validate: called at each validation with the model (best-to-use weights, evaluation mode) and the step.
+        on_validate: called at each validation with the model (in evaluation mode, averaged if so set) and
+        step.
 
     Raises:
         CheckpointError: the folder's checkpoint is damaged or of another run.
         TrainError: a loss or gradient that is not finite, an unknown `best_by`.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is written; the message says how to resume.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is written; it says how to resume.
     """
     run = Run(model, train_store, valid_store, settings, folder, on_validate)
     run.resume()
@@ -66,12 +71,15 @@ def train(model: Any, train_store: TokenStore, valid_store: TokenStore | None, s
 class Run:
     """One run: the state, and the verbs that move it on."""
 
-    def __init__(self, model: Any, train_store: TokenStore, valid_store: TokenStore | None, settings: TrainSettings,
-                 folder: Path | None, on_validate: Hook | None) -> None:
+    def __init__(self, model: Any, train_store: TokenStore, valid_store: TokenStore | None,
+                 settings: TrainSettings, folder: Path | None, on_validate: Hook | None) -> None:
         self.model, self.store, self.valid_store = model, train_store, valid_store
         self.settings, self.hook = settings, on_validate
         self.device = next(model.parameters()).device
         self.precision = precision.choose(settings.precision, self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self.weights = store_weights(train_store, settings.agreement) if settings.agreement else None
         self.optim = FlatAdamW(model, settings)
         self.state = RunState()
         self.best_weights: dict[str, torch.Tensor] | None = None
@@ -83,7 +91,8 @@ class Run:
         self._rates: deque[tuple[int, float]] = deque(maxlen=32)
         self._written_at = time.monotonic()
         self._forward = partial(loss_sums, smoothing=settings.label_smoothing,
-                                recompute=settings.gradient_checkpointing)
+                                recompute=settings.gradient_checkpointing,
+                                halves=compiled() if settings.compile == "on" else None)
 
     def steps(self) -> Iterator[StepEvent]:
         """Run to the end of the nearest limit, or until patience ends."""
@@ -113,8 +122,10 @@ class Run:
     def _step(self, units: list[Unit], steps_in_pass: int) -> StepEvent:
         """One optimiser step: gradients of all parts, normalised by the target tokens of the whole step."""
         s, state = self.settings, self.state
-        batches = collate(self.store, units, s.layout, row_tokens=s.row_tokens, parts=s.accumulation)
+        batches = collate(self.store, units, s.layout, row_tokens=s.row_tokens, parts=s.accumulation,
+                          weights=self.weights)
         targets = sum(len(batch.labels) for batch in batches)
+        mass = sum(float(len(batch.labels) if batch.weights is None else batch.weights.sum()) for batch in batches)
         torch.manual_seed((s.seed * 1_000_003 + state.step) % 2**63)
         self.model.train()
         self.optim.zero()
@@ -122,7 +133,7 @@ class Run:
         for batch in batches:
             with precision.autocast(self.precision, self.device):
                 part, part_nll = self._forward(self.model, to_inputs(batch, self.device))
-            (part / targets).backward()  # type: ignore[no-untyped-call]
+            (part / mass).backward()  # type: ignore[no-untyped-call]
             objective, nll = objective + float(part.detach()), nll + float(part_nll)
         state.step += 1
         state.step_in_pass += 1
@@ -132,8 +143,9 @@ class Run:
         progress = self._progress(passes)
         lr = learning_rate(s, progress)
         norm = self.optim.step(lr, ema_decay(s, state.step) if s.ema_decay is not None else None)
-        return StepEvent(state.step, passes, progress, state.tokens, state.target_tokens, objective / targets,
-                         nll / targets, lr, norm, float(sum(batch.real_tokens for batch in batches)), 0.0, 0.0)
+        real = sum(batch.real_tokens for batch in batches)
+        return StepEvent(state.step, passes, progress, state.tokens, state.target_tokens, objective / mass,
+                         nll / targets, lr, norm, float(real), 0.0, 0.0)
 
     def _progress(self, passes: float) -> float:
         s = self.settings
@@ -144,9 +156,10 @@ class Run:
     def _timed(self, event: StepEvent, took: float) -> StepEvent:
         """Fill in the rates; `tokens_per_s` arrives holding the step's real tokens."""
         self._rates.append((int(event.tokens_per_s), took))
-        rate = sum(tokens for tokens, _ in self._rates) / max(sum(seconds for _, seconds in self._rates), 1e-9)
+        tokens, seconds = (sum(column) for column in zip(*self._rates, strict=True))
         left = self.state.elapsed_s * (1 - event.progress) / max(event.progress, 1e-9)
-        return replace(event, tokens_per_s=rate, elapsed_s=self.state.elapsed_s, left_s=left)
+        return replace(event, tokens_per_s=tokens / max(seconds, 1e-9), left_s=left,
+                       elapsed_s=self.state.elapsed_s)
 
     def _validation_due(self, passes: float) -> bool:
         return int(passes / self.settings.validate_every_passes + 1e-9) > self.state.validations
@@ -161,7 +174,8 @@ class Run:
         with self.optim.averaged():
             loss = None
             if self.valid_store is not None:
-                loss = valid_loss(self.model, self.valid_store, rows=s.valid_rows, number_format=self.precision)
+                loss = valid_loss(self.model, self.valid_store, rows=s.valid_rows,
+                                  number_format=self.precision)
             metrics = dict(self.hook(self.model, state.step)) if self.hook is not None else {}
         return replace(event, valid_loss=loss, metrics=metrics, best=self._judge(loss, metrics))
 

@@ -47,8 +47,9 @@ def add_lora(model: Any, settings: LoraSettings) -> Any:
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
             return peft.get_peft_model(model, config)
     except ValueError as error:
-        raise TrainError(f"LoRA cannot be added: {error}", where="lora.targets",
-                         remedy=f"name linear layers of the model, for example {', '.join(_EVERYWHERE)}") from error
+        raise TrainError(
+            f"LoRA cannot be added: {error}", where="lora.targets",
+            remedy=f"name linear layers of the model, for example {', '.join(_EVERYWHERE)}") from error
 
 
 def merge_lora(model: Any) -> Any:

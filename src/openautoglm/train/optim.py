@@ -1,14 +1,13 @@
 """AdamW over one flat buffer per kind of parameter, with clipping and an average of the weights.
 
-The model's parameters become views into the buffers, their gradients too, so that a step is a few passes over long
-vectors, and a checkpoint a few tensors. AdamW is torch's fused one (Loshchilov and Hutter 2019).
+The model's parameters become views into the buffers, their gradients too, so that a step is a few passes over
+long vectors, and a checkpoint a few tensors. AdamW is torch's fused one (Loshchilov and Hutter 2019).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +36,8 @@ class FlatAdamW:
             self._flatten(key, members)
         if not self.flats:
             raise TrainError("the model has no trainable parameter", remedy="unfreeze some, or add LoRA")
-        groups = [{"params": [flat], "weight_decay": settings.weight_decay if key.startswith("decay") else 0.0}
+        decay = {True: settings.weight_decay, False: 0.0}
+        groups = [{"params": [flat], "weight_decay": decay[key.startswith("decay")]}
                   for key, flat in self.flats.items()]
         self.adamw = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=1e-8, fused=True)
         self.averages = ({key: flat.detach().clone() for key, flat in self.flats.items()}
@@ -71,9 +71,11 @@ class FlatAdamW:
             TrainError: the gradient is not finite; the weights are as before.
         """
         gradients = [flat.grad for flat in self.flats.values() if flat.grad is not None]
-        norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g.float()) for g in gradients])))
+        norms = [torch.linalg.vector_norm(gradient.float()) for gradient in gradients]
+        norm = float(torch.linalg.vector_norm(torch.stack(norms)))
         if not norm < float("inf"):
-            raise TrainError("the gradient is not finite", remedy="lower lr, lengthen warmup_share, or use fp32")
+            raise TrainError("the gradient is not finite",
+                             remedy="lower lr, lengthen warmup_share, or use fp32")
         if self._settings.clip_norm is not None and norm > self._settings.clip_norm:
             for gradient in gradients:
                 gradient.mul_(self._settings.clip_norm / norm)
@@ -119,10 +121,10 @@ class FlatAdamW:
         """Go on from `tensors` of the same model and settings."""
         self._put({key: saved[f"weights.{key}"] for key in self.flats})
         for key, flat in self.flats.items():
-            state: dict[str, Any] = {name: saved[f"{name}.{key}"].to(flat.device if name != "step" else "cpu").clone()
-                                     for name in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{key}" in saved}
-            if state:
-                self.adamw.state[flat] = state
+            if f"step.{key}" not in saved:
+                continue
+            state = {name: saved[f"{name}.{key}"].clone() for name in ("step", "exp_avg", "exp_avg_sq")}
+            self.adamw.state[flat] = {name: value.to(flat.device) for name, value in state.items()}
         for key, average in self.averages.items():
             average.copy_(saved[f"average.{key}"])
 

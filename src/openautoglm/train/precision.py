@@ -9,9 +9,9 @@ import torch
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the hardware has bf16 matrix products; without them a CPU emulates bf16, many times slower than fp32."""
+    """Whether the hardware has bf16 matrix products; a CPU without them is many times slower than in fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False

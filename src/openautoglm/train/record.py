@@ -1,4 +1,4 @@
-"""Metrics of a run: one JSON line a step, and TensorBoard where it is installed. A resumed run repeats no line."""
+"""Metrics of a run: one JSON line a step, and TensorBoard where installed. A resumed run repeats no line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PLOTTED = ("loss", "nll", "lr", "grad_norm", "tokens_per_s", "valid_loss")
 
 
 class Recorder:
-    """Writes events to ``metrics.jsonl`` (flushed line by line) and ``tensorboard/`` of `folder`; None writes nothing.
+    """Writes events to ``metrics.jsonl`` (flushed by line) and ``tensorboard/`` of `folder`; None: nothing.
 
     Args:
-        after_step: the step from which the run goes on; lines of later steps, written before a crash, are taken away.
+        after_step: the step from which the run goes on; lines of later steps, left by a crash, are dropped.
     """
 
     def __init__(self, folder: Path | None, *, after_step: int, tensorboard: bool) -> None:

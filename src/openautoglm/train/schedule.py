@@ -10,8 +10,8 @@ from openautoglm.train.settings import TrainSettings
 def learning_rate(settings: TrainSettings, progress: float) -> float:
     """The rate at `progress` (0 to 1, counted at the end of the step).
 
-    Linear warm-up, then cosine (Loshchilov and Hutter 2017), or constant with a linear end (warm-up, stable, decay;
-    Hu et al. 2024), or constant.
+    Linear warm-up, then cosine (Loshchilov and Hutter 2017), or constant with a linear end (warm-up, stable,
+    decay; Hu et al. 2024), or constant.
     """
     progress = min(max(progress, 0.0), 1.0)
     if progress < settings.warmup_share:
@@ -27,5 +27,5 @@ def learning_rate(settings: TrainSettings, progress: float) -> float:
 
 
 def ema_decay(settings: TrainSettings, step: int) -> float:
-    """Decay of the averaged weights after `step` steps (from 1): small at first, so that the start is forgotten."""
+    """Decay of the averaged weights after `step` steps (from 1): small at first, to forget the start."""
     return min(settings.ema_decay or 0.0, (1 + step) / (10 + step))

@@ -23,26 +23,30 @@ class TrainSettings(Settings):
         tokens: real tokens (prompt, target and specials of each example) to see.
         minutes: time for training itself, validation and checkpoints included.
         batch: size of one optimiser step in `batch_unit`.
-        layout: how a step's examples lie in rows. ``bucket``: sorted by length, one a row; ``packed``: several a row;
-            ``shared``: as packed, and examples of one source share a single copy of it.
-        row_tokens: length of a packed row; the longest unit of the step where that is longer.
+        layout: how a step's examples lie in rows. ``bucket``: one a row, rows of like length together;
+            ``packed``: several a row; ``shared``: examples of one source share a single copy of it.
+        row_tokens: length of a row of layout ``packed``, or the longest example of the step if that is
+        longer.
         references_per_source: in layout ``shared``, at most so many examples of one source in one unit.
         accumulation: batches whose gradients are added up in one optimiser step; less memory, same gradient.
         lr: the highest learning rate.
-        schedule: ``cosine`` to `final_lr_ratio` after warm-up, ``wsd`` (constant, then linear over `decay_share`), or
-            ``constant``.
+        schedule: ``cosine`` to `final_lr_ratio` after warm-up, ``wsd`` (constant, then linear over
+            `decay_share`), or ``constant``.
         warmup_share: share of the run over which the learning rate rises.
         weight_decay: AdamW's; never on norms and biases, on embeddings only with `decay_embeddings`.
         clip_norm: bound of the gradient's norm; None leaves it.
         label_smoothing: share of probability spread over the vocabulary.
+        agreement: how strongly a reference is weighted by its agreement with the other references of its source
+            (see `data.agreement`); 0 weighs all alike. Around 1 where sources have several references each.
         ema_decay: decay of the averaged weights, which are then validated and kept; it warms up as
             ``(1 + step) / (10 + step)``. None: no average.
         precision: ``auto`` is bf16 where the hardware multiplies bf16, else fp32.
-        compile: ``auto`` compiles where it was measured to pay.
+        compile: ``on`` compiles the layers around attention (torch.compile). ``auto`` compiles where that was
+            measured to pay, which is nowhere so far: on 2 cores in fp32 it gained nothing and took minutes.
         validate_every_passes: passes between validations; there is one at the end always.
         valid_rows: examples of the validation set that are used, evenly spaced; None for all.
         best_by: ``valid_loss`` or a metric which the validation hook returns.
-        best_mode: whether the best is the smallest or the greatest; by default smallest for ``valid_loss`` only.
+        best_mode: whether the best is the smallest or the greatest; auto: smallest for ``valid_loss`` only.
         patience: validations without a new best after which training ends; None never ends early.
         keep: checkpoints kept.
     """
@@ -66,6 +70,7 @@ class TrainSettings(Settings):
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float | None = Field(default=1.0, gt=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    agreement: float = Field(default=0.0, ge=0, le=3)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
