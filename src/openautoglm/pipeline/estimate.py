@@ -131,7 +131,7 @@ def _costs(run: Run, plan: Plan, data: DataFacts, flops_per_s: float, memory_byt
     if train.minutes is not None:
         minutes = min(minutes, train.minutes) if tokens else train.minutes
     lora = run.task.model.tune == "lora"
-    trainable = 2 * run.task.model.lora_rank * spec.layers * 8 * spec.hidden_size if lora else None
+    trainable = 2 * run.task.model.lora.rank * spec.layers * 8 * spec.hidden_size if lora else None
     memory = spec.training_memory_bytes(step_tokens, ema=train.ema_decay is not None, trainable=trainable,
                                         checkpointing=train.gradient_checkpointing) + 600_000_000
     copies = 4 * spec.parameters * (3 * train.keep + 3 + len(run.task.export.to))

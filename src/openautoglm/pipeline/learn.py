@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+import torch
+
 from openautoglm.core.errors import TaskError
 from openautoglm.core.files import fingerprint
 from openautoglm.data.jsonl import read_examples
@@ -19,6 +21,7 @@ from openautoglm.pipeline.plan import Plan
 from openautoglm.pipeline.sampled import dev_hook, evenly
 from openautoglm.pipeline.training import device, drive, fresh_model
 from openautoglm.train.events import StepEvent
+from openautoglm.train.lora import add_lora, merge_lora
 
 
 def learn(run: Run, plan: Plan, material: Material) -> dict[str, Any]:
@@ -44,9 +47,7 @@ def learn(run: Run, plan: Plan, material: Material) -> dict[str, Any]:
                    on_validate=hook)
     last = deque(events, maxlen=1)
     if adapted:
-        from openautoglm.train.lora import merge
-
-        model = merge(model)
+        model = merge_lora(model)
     write_bundle(run.model, model=model, spec=spec, tokenizer=tokenizer, template=template, card_facts={
         "data": data_fingerprint(run), "recipe": {"train": plan.train.model_dump(mode="json")}})
     return _facts(last[0] if last else None, spec)
@@ -65,9 +66,9 @@ def _start(run: Run, plan: Plan) -> tuple[Any, GlmSpec, bool]:
         hf.Dropouts(model, plan.dropout)
     if run.task.model.tune == "full":
         return model, spec, False
-    from openautoglm.train.lora import add_lora
-
-    return add_lora(model, rank=run.task.model.lora_rank, seed=plan.train.seed), spec, True
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.train.seed)  # peft draws the adapters from the global state
+        return add_lora(model, run.task.model.lora), spec, True
 
 
 def data_fingerprint(run: Run) -> str:

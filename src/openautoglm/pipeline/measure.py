@@ -70,14 +70,20 @@ def measure_bundle(bundle: Bundle, splits: Mapping[str, Sequence[Case]], section
                                         f"{split} {name}") if paired else [case.references[0] for case in cases]
             scores = _scored(texts[split, name], cases, section, likelihoods, paired=paired)
             results.setdefault(split, {})[name] = scores.to_dict()
-            _log.info("%s, %s:\n%s", split, name, scores.table())
+            _log.info("%s, %s: %s", split, name, _short(scores, section.choose_by))
     chosen = choose(results, section.choose_by)
-    value = {"chosen": chosen, "choose_by": section.choose_by, "splits": results,
+    value: dict[str, Any] = {"chosen": chosen, "choose_by": section.choose_by, "splits": results,
              "decodings": {name: sampling.model_dump(mode="json") for name, sampling in decodings.items()}}
     value["decodings"].setdefault("none", Sampling().model_dump(mode="json"))
     _write_predictions(folder / "predictions.jsonl", splits, texts, chosen)
     write_json(folder / "scores.json", value)
     return value
+
+
+def _short(scores: Scores, key: str) -> str:
+    """The figure that chooses, or the first one, in a line."""
+    one = scores[key] if key in scores else scores.all[0]
+    return f"{one.name} {one.value:.2f}" + (f" [{one.low:.2f}, {one.high:.2f}]" if one.low is not None else "")
 
 
 def choose(results: Mapping[str, Mapping[str, Any]], key: str) -> str:
@@ -115,7 +121,7 @@ def _write_predictions(path: Path, splits: Mapping[str, Sequence[Case]], texts: 
     with atomic_write(path) as file:
         for split, cases in splits.items():
             for case, text in zip(cases, texts.get((split, chosen), ()), strict=False):
-                row = {"split": split, "source": case.source, "prediction": text, "references": case.references}
+                row: dict[str, Any] = {"split": split, "source": case.source, "prediction": text, "references": case.references}
                 if case.turns:
                     row["turns"] = case.turns
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -150,8 +150,8 @@ def _named(annotation: Any) -> str:
         return "any"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
-    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(
-        annotation.__name__, annotation.__name__)
+    name = str(annotation.__name__)
+    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(name, name)
 
 
 def _default(field: FieldInfo) -> str:

@@ -21,11 +21,17 @@ _log = log.get(__name__)
 class Stage(Protocol):
     """One step of a run. Its work is atomic or resumes itself, so that a killed run can be started again."""
 
-    name: str
-    needs: tuple[str, ...]
-    """Stages whose results this one reads."""
-    format: int
-    """Raised when the stage's results change their form, so that older ones are made again."""
+    @property
+    def name(self) -> str:
+        """One word."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Stages whose results this one reads."""
+
+    @property
+    def format(self) -> int:
+        """Raised when the stage's results change their form, so that older ones are made again."""
 
     def inputs(self, run: Run) -> Any:
         """Everything besides `needs` that the result depends on, JSON-like."""
@@ -67,6 +73,7 @@ def walk(run: Run, stages: Sequence[Stage], how: Walk, *,
     with locked(run.folder):
         if how.fresh:
             (run.folder / "state.json").unlink(missing_ok=True)
+        _sweep(run.folder)
         run.state = RunState(run.folder)
         _forget(run, stages, names if how.fresh else names[names.index(how.from_):] if how.from_ else [])
         prints: dict[str, str] = {}
@@ -82,6 +89,11 @@ def _forget(run: Run, stages: Sequence[Stage], names: Sequence[str]) -> None:
     for stage in stages:
         if stage.name in names:
             _wipe(stage.wipe(run))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the unfinished parts that a killed run left behind; the lock is ours, so nobody writes them."""
+    _wipe([path for pattern in (".*.part", ".*.old") for path in folder.rglob(pattern)])
 
 
 def _wipe(paths: Sequence[Path]) -> None:

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from openautoglm.core.settings import Settings
 from openautoglm.pipeline.units import Bytes, Count, Minutes
+from openautoglm.train.lora import LoraSettings
 
 
 class Budget(Settings):
@@ -72,7 +73,7 @@ class ModelTask(Settings):
     tune: Literal["full", "lora"] = Field(
         default="full", description="With a checkpoint: train all weights, or low-rank adapters that are "
         "merged into the weights at the end.")
-    lora_rank: int = Field(default=16, ge=1, le=1024, description="Rank of the adapters.")
+    lora: LoraSettings = Field(default_factory=LoraSettings, description="The adapters of `tune: lora`.")
     template: Literal["auto", "glm4", "pair"] = Field(
         default="auto", description="Prompt form: glm4 (released chat checkpoints), pair (compact, from scratch); "
         "`auto`: that of the checkpoint, glm4 for a checkpoint without one, pair from scratch.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def fresh_model(spec: GlmSpec, *, seed: int, dropout: float, attention_dropout: 
 
 
 def drive(model: Any, train_store: TokenStore, valid_store: TokenStore, settings: TrainSettings,
-          folder: Path | None, *, label: str, on_validate: Hook | None = None) -> Iterator[StepEvent]:
+          folder: Path | None, *, label: str, on_validate: Hook | None = None) -> Generator[StepEvent]:
     """Train with a progress bar (real tokens/s, loss, time left), passing the events on."""
     from openautoglm.train.loop import train
 

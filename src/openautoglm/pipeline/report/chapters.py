@@ -30,10 +30,11 @@ def summary_chapter(facts: RunFacts) -> str:
         found += [(f"{scores[key]['name'].split(' (')[0]}, {split}", scores[key]["value"])
                   for key in _SHOWN_FIRST if key in scores]
     stages = facts.state.get("stages", {})
-    seconds = sum(stage.get("seconds", 0.0) for stage in stages.values())
+    seconds = sum(stage.get("seconds", 0.0) for name, stage in stages.items() if name != "report")
     found.append(("in all", minutes_text(seconds / 60)))
     rows = [(name, "finished" if "finished_at" in stage else "not finished",
-             minutes_text(stage["seconds"] / 60) if "seconds" in stage else "") for name, stage in stages.items()]
+             minutes_text(stage["seconds"] / 60) if "seconds" in stage else "")
+            for name, stage in stages.items() if name != "report"]
     return tiles(found) + folded("stages", table(("stage", "state", "time"), rows))
 
 

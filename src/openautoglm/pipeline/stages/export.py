@@ -60,4 +60,4 @@ def card_facts(run: Run) -> dict[str, Any]:
                    "decoding_name": chosen, "record": run.task.data.model_dump(mode="json", include=_SHAPE),
                    "clean": run.task.clean.model_dump(mode="json", exclude={"workers"}),
                    "plan": plan.model_dump(mode="json", exclude={"reasons"}),
-                   "start": run.task.model.model_dump(mode="json", include={"checkpoint", "tune", "lora_rank"})}}
+                   "start": run.task.model.model_dump(mode="json", include={"checkpoint", "tune", "lora"})}}

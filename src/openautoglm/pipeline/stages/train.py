@@ -23,7 +23,7 @@ class TrainStage:
         plan = run.plan()
         return {"spec": plan.spec.model_dump(mode="json"), "train": plan.train.numeric(), "dropout": plan.dropout,
                 "attention_dropout": plan.attention_dropout, "point": chosen_point(run),
-                "start": run.task.model.model_dump(mode="json", include={"checkpoint", "tune", "lora_rank"}),
+                "start": run.task.model.model_dump(mode="json", include={"checkpoint", "tune", "lora"}),
                 "checkpoints by": run.task.evaluate.model_dump(
                     mode="json", include={"lowercase", "tokenize", "checkpoint_cases"})}
 
