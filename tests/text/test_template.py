@@ -116,3 +116,14 @@ def test_transformers_renders_the_same_ids(
         messages = [{"role": turn.role, "content": turn.text} for turn in (*turns, Turn("user", source))]
         ids = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         assert ids == template.prompt(source, turns, tokenizer), (source, turns)
+
+
+@pytest.mark.parametrize("kind", ["glm4", "pair"])
+def test_an_answer_to_a_tool_follows_its_result_without_an_empty_user_turn(kind):
+    tokenizer = Tokenizer.train(["weather in Rome"] * 20, 300)
+    turns = (Turn("user", "weather in Rome?"), Turn("observation", "sunny"))
+    ids = Template(kind=kind).prompt("", turns, tokenizer)
+    users = tokenizer.special["<|user|>"]
+    assert ids.count(users) == (1 if kind == "glm4" else 0)
+    assert ids[-1] == tokenizer.special["<|assistant|>"]
+    assert tokenizer.decode(ids[:-1]).endswith("sunny")

@@ -100,8 +100,9 @@ class Template(Settings):
             turns = (Turn("system", self.system), *turns)
         if not turns and not source:
             return head
+        answers_tool = not source and turns[-1].role == "observation"
         pieces = head
-        for turn in (*turns, Turn("user", source)):
+        for turn in turns if answers_tool else (*turns, Turn("user", source)):
             pieces = pieces + self._turn(turn, first=len(pieces) == self._head_pieces)
         return [*pieces, _Piece(ASSISTANT, True)]
 
