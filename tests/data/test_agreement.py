@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openautoglm.data.agreement import agreement, agreement_weights
+from openautoglm.data.agreement import agreement, agreement_weights, store_weights
+from openautoglm.data.pack import collate
+from openautoglm.data.tokens import store_from_ids
 
 REFERENCES = st.lists(st.lists(st.integers(0, 6), max_size=12), max_size=8)
 
@@ -38,3 +40,16 @@ def test_weights_are_positive_have_mean_one_and_ignore_order(references, strengt
     if references:
         assert weights.mean() == pytest.approx(1.0)
     assert np.allclose(agreement_weights(references[::-1], strength), weights[::-1])
+
+
+def test_the_store_weighs_references_of_one_source_and_batches_carry_the_weights():
+    rows = [([9, 1, 2, 3, 4, 5], 1), ([8, 1, 2], 1), ([9, 1, 2, 3, 4, 6], 1), ([9, 7, 7, 7], 1), ([9, 1, 2, 3, 4], 1)]
+    store = store_from_ids(rows)
+    weights = store_weights(store, 1.0)
+    assert weights[1] == 1
+    assert weights[3] == weights.min() < 1 < weights[0]
+    (batch,) = collate(store, [(0, 3), (1,)], "shared", row_tokens=16, weights=weights)
+    by_label = {int(label): float(weight) for label, weight in zip(batch.labels, batch.weights, strict=True)}
+    assert by_label[5] == pytest.approx(float(weights[0]))
+    assert by_label[7] == pytest.approx(float(weights[3]))
+    assert len(batch.weights) == len(batch.labels) == 10

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from openautoglm.data.tokens import TokenStore
+
 MAX_ORDER = 4
 MIN_REFERENCES = 3
 
@@ -54,3 +56,13 @@ def agreement_weights(references: Sequence[Sequence[int]], strength: float) -> N
         return np.ones(count)
     weights = np.exp(strength * (scores - scores.mean()) / spread)
     return np.asarray(weights * count / weights.sum())
+
+
+def store_weights(store: TokenStore, strength: float) -> NDArray[np.float32]:
+    """Return the loss weight of every example of a store, [examples], from the targets that share its source."""
+    weights = np.ones(len(store), np.float32)
+    order = np.argsort(store.groups, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(store.groups[order])) + 1):
+        targets = [store[index][store.prompts[index] :].tolist() for index in members]
+        weights[members] = agreement_weights(targets, strength)
+    return weights
