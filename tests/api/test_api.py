@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_task import write_task
 
 import openautoglm
 from openautoglm import AutoTrainer, load
 from openautoglm.core.errors import GenerationError, TaskError
 from openautoglm.core.files import read_json
+from tiny_task import write_task
 
 
 def test_all_is_what_the_package_offers() -> None:

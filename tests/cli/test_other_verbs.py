@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from command_line import autoglm
 from tiny_task import write_task
 
@@ -75,7 +76,8 @@ def test_evaluate_a_bundle_on_data(finished: Path, tmp_path: Path) -> None:
     done = autoglm("evaluate", finished / "runs/tiny/bundle", "--data", finished / "test.csv", "--metrics", "bleu,chrf",
                    "--output", tmp_path / "scores", "--cases", "5")
     assert done.returncode == 0, done.stderr
-    assert "BLEU" in done.stdout and "5 records" in done.stdout
+    assert "BLEU" in done.stdout
+    assert "5 records" in done.stdout
     assert set(json.loads((tmp_path / "scores/scores.json").read_text())["splits"]["data"]) == {"recommended"}
 
 

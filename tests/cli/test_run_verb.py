@@ -10,10 +10,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from command_line import autoglm, start
-from tiny_task import write_task
 
+from command_line import autoglm, start
 from openautoglm.core.files import read_json, sha256_file
+from tiny_task import write_task
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,8 @@ def test_a_second_run_skips_every_stage_and_loads_no_torch(finished: Path) -> No
 def test_the_report_is_one_page_without_outside_resources(finished: Path) -> None:
     page = finished / "runs/tiny/report.html"
     before = page.read_text(encoding="utf-8")
-    assert "<svg" in before and "prefers-color-scheme: dark" in before
+    assert "<svg" in before
+    assert "prefers-color-scheme: dark" in before
     for outside in ("http://", "https://", "<script", "<link", "@import", "url("):
         assert outside not in before.replace("http://www.w3.org/2000/svg", ""), outside
     page.unlink()
@@ -111,6 +112,21 @@ def test_a_bundle_is_tuned_on_further_data(finished: Path, tmp_path: Path, tune:
     done = autoglm("run", task)
     assert done.returncode == 0, done.stderr
     before, after = (read_json(folder / "runs/tiny/bundle/autoglm.json") for folder in (finished, tmp_path))
-    assert after["spec"] == before["spec"] and after["template"] == before["template"]
+    assert after["spec"] == before["spec"]
+    assert after["template"] == before["template"]
     assert after["tokenizer"] == before["tokenizer"]
     assert weights(tmp_path) != weights(finished)
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
+    task = write_task(tmp_path, passes=1000)
+    process = start("run", task)
+    seen = tmp_path / "runs/tiny/train/checkpoints/step-00000005"
+    end = time.monotonic() + 300
+    while not seen.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"again goes on where this stopped" in said
+    assert b"Traceback" not in said

@@ -28,7 +28,8 @@ def test_minutes_alone_set_everything() -> None:
     short, long = plan(budget={"minutes": 5}), plan(budget={"minutes": 50})
     assert short.spec.parameters < long.spec.parameters
     for found in (short, long):
-        assert found.train.passes is not None and found.train.minutes is not None
+        assert found.train.passes is not None
+        assert found.train.minutes is not None
         assert (found.spec.pad_id, found.spec.eos_ids) == (5, (1,))
         assert found.search.trials == 0
         assert {"model.size", "train.passes", "train.lr"} <= found.reasons.keys()
@@ -49,7 +50,8 @@ def test_small_data_gets_small_batches_and_more_passes() -> None:
                       vocab_size=512)
     found = plan(small, budget={"minutes": 60 * 24})
     assert found.train.batch == 8
-    assert found.train.passes is not None and found.train.passes > plan(budget={"minutes": 60 * 24}).train.passes  # type: ignore[operator]
+    assert found.train.passes is not None
+    assert found.train.passes > plan(budget={"minutes": 60 * 24}).train.passes
     assert found.train.best_by == "valid_loss"
     assert plan().train.best_by == "bleu"
 

@@ -37,10 +37,13 @@ def test_an_unfinished_run_has_a_report_too(tmp_path: Path) -> None:
     task = make_task({"data": {"train": "a.csv", "source": "s", "target": "t"}, "name": "early"})
     write_json(tmp_path / "task.json", {"base": "/", "task": task.model_dump(mode="json")})
     (tmp_path / "train").mkdir()
-    (tmp_path / "train/metrics.jsonl").write_text('{"step": 1, "tokens": 10, "nll": 2.0, "lr": 0.1, "tokens_per_s": 5.0, '
-                                                  '"elapsed_s": 1.0, "valid_loss": null}\n{"step": 2, "tok')
+    (tmp_path / "train/metrics.jsonl").write_text(
+        '{"step": 1, "tokens": 10, "nll": 2.0, "lr": 0.1, "tokens_per_s": 5.0, '
+        '"elapsed_s": 1.0, "valid_loss": null}\n{"step": 2, "tok'
+    )
     html = write_report(tmp_path).read_text(encoding="utf-8")
-    assert "early" in html and "1 steps" in html
+    assert "early" in html
+    assert "1 steps" in html
     assert read_json(tmp_path / "report.json")["scores"] is None
     assert write_report(tmp_path, tmp_path / "else.html") == tmp_path / "else.html"
 

@@ -46,7 +46,8 @@ def test_every_point_is_a_model(size: str) -> None:
         found = with_vocabulary(plan_at(plan, point), int(point["vocab_size"]), pad_id=0, eos_ids=(1,))
         assert found.spec.layers == point["layers"]
         assert found.spec.hidden_size == found.spec.heads * found.spec.head_dim
-        assert found.train.lr == point["lr"] and found.dropout == point["dropout"]
+        assert found.train.lr == point["lr"]
+        assert found.dropout == point["dropout"]
 
 
 def test_what_the_task_sets_is_not_searched() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from openautoglm.cli.failure import tell
+from openautoglm.cli.failure import INTERRUPTED, tell
 from openautoglm.core.version import VERSION
 
 VERBS = {
@@ -98,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = hoist(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(args=given, prog_name="autoglm", standalone_mode=False)
+        if code == INTERRUPTED:  # typer has made an exit code of the interruption
+            raise KeyboardInterrupt
     except BaseException as error:
         code = tell(error, given)
         if code is None:

@@ -123,7 +123,11 @@ def _costs(run: Run, plan: Plan, data: DataFacts, flops_per_s: float, memory_byt
            overlong_ratio: float, positions: int, text_bytes: int) -> Estimate:
     spec, train = plan.spec, plan.train
     mean = data.train_tokens / data.train_rows
-    rows = train.batch if train.batch_unit == "rows" else max(1, round(train.batch / (data.target_tokens / data.train_rows)))
+    rows = (
+        train.batch
+        if train.batch_unit == "rows"
+        else max(1, round(train.batch / (data.target_tokens / data.train_rows)))
+    )
     step_tokens = int(rows * mean / train.accumulation) + train.row_tokens
     tokens = min((limit for limit in (train.tokens, train.passes and train.passes * data.train_tokens) if limit),
                  default=0)

@@ -10,7 +10,7 @@ from openautoglm.core.hardware import Machine
 from openautoglm.core.settings import Settings
 
 REACHED = 0.4
-"""Share of the machine's bf16 limit that training reaches."""
+"""Share of the rate of large products that training reaches."""
 _LEAST_PRODUCTS = 5
 
 
@@ -66,11 +66,14 @@ def machine_facts(machine: Machine, memory: int | None, folder: Path) -> Machine
 
 
 def _matmul_flops_per_s(seconds: float = 0.3, size: int = 768) -> float:
-    """The rate of square products in bf16 on the device that training will use, the best of many."""
+    """The rate of square products, the best of many, on the device and in the number format that training will use."""
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    left = torch.ones(size, size, dtype=torch.bfloat16, device=device)
+    from openautoglm.train import precision
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if precision.choose("auto", device) == "bf16" else torch.float32
+    left = torch.ones(size, size, dtype=dtype, device=device)
     (left @ left)[0, 0].item()  # the first product sets the library up
     took: list[float] = []
     end = time.monotonic() + seconds

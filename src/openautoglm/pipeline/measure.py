@@ -121,7 +121,12 @@ def _write_predictions(path: Path, splits: Mapping[str, Sequence[Case]], texts: 
     with atomic_write(path) as file:
         for split, cases in splits.items():
             for case, text in zip(cases, texts.get((split, chosen), ()), strict=False):
-                row: dict[str, Any] = {"split": split, "source": case.source, "prediction": text, "references": case.references}
+                row: dict[str, Any] = {
+                    "split": split,
+                    "source": case.source,
+                    "prediction": text,
+                    "references": case.references,
+                }
                 if case.turns:
                     row["turns"] = case.turns
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")

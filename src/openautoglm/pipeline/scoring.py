@@ -74,7 +74,13 @@ def score_bundle(path: Path, files: Sequence[str], settings: EvaluateSettings, *
         (examples if isinstance(row, Example) else rejects).append(row)  # type: ignore[arg-type]
     if rejects:
         first = rejects[0]
-        _log.warning("%d rows cannot be read; first: %s: %s: %s", len(rejects), first.origin, first.reason, first.detail)
+        _log.warning(
+            "%d rows cannot be read; first: %s: %s: %s",
+            len(rejects),
+            first.origin,
+            first.reason,
+            first.detail,
+        )
     if not examples:
         raise DataError("not one row can be read", where=", ".join(files), remedy="check the columns and the format")
     sampling = recommended(bundle, {} if num_beams is None else {"num_beams": num_beams})

@@ -63,10 +63,17 @@ def plan_at(plan: Plan, point: Point) -> Plan:
     """
     hidden, heads = int(point["hidden_size"]), int(point["heads"])
     shape: dict[str, Any] = {
-        "layers": int(point["layers"]), "hidden_size": hidden, "heads": heads, "kv_heads": int(point["kv_heads"]),
-        "head_dim": max(2, hidden // heads // 2 * 2), "ffn_size": max(8, round(float(point["ffn_ratio"]) * hidden / 8) * 8)}
+        "layers": int(point["layers"]),
+        "hidden_size": hidden,
+        "heads": heads,
+        "kv_heads": int(point["kv_heads"]),
+        "head_dim": max(2, hidden // heads // 2 * 2),
+        "ffn_size": max(8, round(float(point["ffn_ratio"]) * hidden / 8) * 8),
+    }
     train = plan.train.model_validate({**plan.train.model_dump(), **{name: point[name] for name in _TRAINING}})
-    return plan.model_copy(update={"spec": shaped(plan.spec, shape), "train": train, "dropout": float(point["dropout"])})
+    return plan.model_copy(
+        update={"spec": shaped(plan.spec, shape), "train": train, "dropout": float(point["dropout"])}
+    )
 
 
 def with_vocabulary(plan: Plan, size: int, *, pad_id: int | None, eos_ids: tuple[int, ...]) -> Plan:

@@ -62,7 +62,11 @@ class Task(Settings):
     @classmethod
     def _empty_sections(cls, values: Any) -> Any:
         """A section whose name stands alone means its defaults."""
-        return {key: value for key, value in values.items() if value is not None} if isinstance(values, dict) else values
+        return (
+            {key: value for key, value in values.items() if value is not None}
+            if isinstance(values, dict)
+            else values
+        )
 
 
 def load_task(path: str | Path, environment: Mapping[str, str] | None = None) -> Task:

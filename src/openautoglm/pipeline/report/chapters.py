@@ -58,7 +58,9 @@ def data_chapter(facts: RunFacts) -> str:
         found.append((f"{kind} duplicates: {quality[f'{kind}_duplicates']['action']}", rows))
     found += [(f"leaks, {leak['kind'].replace('_', ' ')}: {' and '.join(leak['between'])}", leak["texts"])
               for leak in quality["leaks"]]
-    html += "<h3>Faults found</h3>" + table(("what", "rows or texts"), [(what, count) for what, count in found if count])
+    html += "<h3>Faults found</h3>" + table(
+        ("what", "rows or texts"), [(what, count) for what, count in found if count]
+    )
     return html + plots(_length_plots(quality)) + '<p class="note">The whole account, with examples of each fault: ' \
         '<code>data/quality.html</code> in the run folder.</p>'
 
@@ -89,19 +91,36 @@ def search_chapter(facts: RunFacts) -> str:
             [Series("trial", [(entry["number"], entry["figure"]) for entry in trials["history"]]),
              Series("best so far", [(entry["number"], entry["best"]) for entry in trials["history"]])],
             title=f"{metric} of complete trials", x_label="trial", y_label=metric, markers=True))
-    curves = [Series(f"trial {trial['number']}", [(tokens, loss) for tokens, loss in trial["reports"] if loss is not None])
-              for trial in trials["trials"] if len(trial["reports"]) > 1]
+    curves = [
+        Series(
+            f"trial {trial['number']}",
+            [(tokens, loss) for tokens, loss in trial["reports"] if loss is not None],
+        )
+        for trial in trials["trials"]
+        if len(trial["reports"]) > 1
+    ]
     if curves:
         charts.append(line_chart(curves[:6], title="validation loss by training tokens (first six trials)",
                                  x_label="training tokens", y_label="validation loss"))
     if trials.get("importances"):
-        charts.append(bar_chart(list(trials["importances"].items()), title="importance for the validation loss (PED-ANOVA)"))
+        charts.append(
+            bar_chart(
+                list(trials["importances"].items()), title="importance for the validation loss (PED-ANOVA)"
+            )
+        )
     best = trials.get("best", {}).get("number")
     done = sorted((trial for trial in trials["trials"] if trial["state"] == "complete"),
                   key=lambda trial: trial["value"] if trial["value"] is not None else float("inf"))
     names = list(done[0]["point"]) if done else []
-    rows = [[trial["number"], trial["value"], *([trial["metrics"].get(trials["metric"])] if trials.get("metric") else []),
-             *(trial["point"].get(name) for name in names)] for trial in done[:15]]
+    rows = [
+        [
+            trial["number"],
+            trial["value"],
+            *([trial["metrics"].get(trials["metric"])] if trials.get("metric") else []),
+            *(trial["point"].get(name) for name in names),
+        ]
+        for trial in done[:15]
+    ]
     head = ["trial", "valid loss", *([trials["metric"]] if trials.get("metric") else []), *names]
     place = next((index for index, trial in enumerate(done[:15]) if trial["number"] == best), None)
     html += plots(charts) + "<h3>Best trials</h3>" + table(head, rows, best=place)
@@ -122,10 +141,11 @@ def training_chapter(facts: RunFacts) -> str:
         [Series("training", [(step["tokens"], step["nll"]) for step in thin]),
          Series("validation", [(step["tokens"], step["valid_loss"]) for step in validated])],
         title="loss per target token (nats)", x_label="training tokens", y_label="loss")]
-    for name in dict.fromkeys(name for step in validated for name in step.get("metrics", {})):
-        charts.append(line_chart([Series(name, [(step["tokens"], step["metrics"][name]) for step in validated
-                                                if name in step["metrics"]])],
-                                 title=f"{name} on validation records", x_label="training tokens", markers=True))
+    names = dict.fromkeys(name for step in validated for name in step.get("metrics", {}))
+    charts += [line_chart([Series(name, [(step["tokens"], step["metrics"][name]) for step in validated
+                                         if name in step["metrics"]])],
+                          title=f"{name} on validation records", x_label="training tokens", markers=True)
+               for name in names]
     charts.append(line_chart([Series("learning rate", [(step["tokens"], step["lr"]) for step in thin])],
                              title="learning rate", x_label="training tokens"))
     charts.append(line_chart([Series("rate", [(step["tokens"], step["tokens_per_s"]) for step in thin])],

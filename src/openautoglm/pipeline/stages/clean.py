@@ -23,8 +23,11 @@ class CleanStage:
         data = run.task.data
         files = {split: resolve(getattr(data, split), run.base) for split in SPLITS}
         hashes = run.state.file_hashes(path for paths in files.values() for path in paths)
-        return {"data": data.model_dump(mode="json"), "clean": run.task.clean.model_dump(mode="json", exclude={"workers"}),
-                "files": {split: [hashes[str(path)] for path in paths] for split, paths in files.items()}}
+        return {
+            "data": data.model_dump(mode="json"),
+            "clean": run.task.clean.model_dump(mode="json", exclude={"workers"}),
+            "files": {split: [hashes[str(path)] for path in paths] for split, paths in files.items()},
+        }
 
     def results(self, run: Run) -> Sequence[Path]:
         """The training split and the report."""
