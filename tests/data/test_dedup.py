@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from openautoglm.data.clean_settings import NearSettings
 from openautoglm.data.dedup import _candidates
-from openautoglm.data.keys import Keys, Signer, band_rows, normalised, shingles, split_words
+from openautoglm.data.keys import Signer, WordKeys, band_rows, normalised, shingles, split_words
 from openautoglm.data.tables import Groups, KeyTable, RowFile, by_key
 
 NO_SPLIT = {"split": {"valid": 0, "test": 0}}
@@ -65,7 +65,7 @@ def test_signatures_estimate_jaccard(similarity: float) -> None:
     shared = round(2 * size * similarity / (1 + similarity))
     left = [f"s{number}" for number in range(size)]
     right = [*left[:shared], *(f"t{number}" for number in range(size - shared))]
-    words, counts = Keys().words([" ".join(left), " ".join(right)])
+    words, counts = WordKeys().of([" ".join(left), " ".join(right)])
     low = signer.sign(words, counts).astype(np.uint8)
     assert signer.similarity(low[:1], low[1:])[0] == pytest.approx(similarity, abs=0.12)
 
@@ -81,7 +81,7 @@ def test_band_width_keeps_the_recall() -> None:
 
 @given(st.lists(st.lists(st.sampled_from("abc"), max_size=6), min_size=1, max_size=8), st.integers(1, 4))
 def test_shingles_are_equal_exactly_where_words_are(texts: list[list[str]], size: int) -> None:
-    words, counts = Keys().words([" ".join(text) for text in texts])
+    words, counts = WordKeys().of([" ".join(text) for text in texts])
     hashes, offsets = shingles(words, counts, size)
     seen: dict[int, tuple[str, ...]] = {}
     for number, text in enumerate(texts):
@@ -143,7 +143,6 @@ def test_records_come_back_by_row(tmp_path: Path) -> None:
     file.finish()
     wanted = np.array([999, 0, 300, 299])
     assert np.array_equal(file.take(wanted), table[wanted])
-    file.close()
 
 
 def test_rows_of_other_splits_in_a_bucket_are_always_compared() -> None:

@@ -20,7 +20,7 @@ from openautoglm.core.progress import Progress, progress
 from openautoglm.data.clean_settings import CleanSettings
 from openautoglm.data.collect import Files, Shelf, collect, fitted
 from openautoglm.data.deal import deal
-from openautoglm.data.dedup import Found, NearDuplicates, exact_duplicates, near_pairs
+from openautoglm.data.dedup import Found, NearDuplicates, PairConsumer, exact_duplicates, near_pairs
 from openautoglm.data.keys import Signer
 from openautoglm.data.leaks import LeakCheck
 from openautoglm.data.quality import Findings, QualityReport, quality_report
@@ -89,11 +89,13 @@ def _finish(shelf: Shelf, files: Files, settings: CleanSettings, rules: list[str
     if len(files) > 1:
         leaks.look(shelf.exact)
     splitter.look(shelf.exact)
-    for pairs in near_pairs(shelf.bands, shelf.signatures, Signer(settings.near), verdicts):
-        near.add(pairs)
-        splitter.add(pairs)
-        leaks.add(pairs)
-    alike = near.decide(shelf.facts, settings.examples) if settings.dedup.near != "keep" else Found.none()
+    alike = Found.none()
+    consumers: list[PairConsumer] = [leaks, splitter]
+    if settings.dedup.near != "keep":
+        consumers.append(near)
+    near_pairs(shelf.bands, shelf.signatures, Signer(settings.near), verdicts, consumers)
+    if settings.dedup.near != "keep":
+        alike = near.decide(shelf.facts, settings.examples)
     split = splitter.assign(shelf.facts, verdicts)
     bar.update(stage="write")
     names = [str(path) for paths in files.values() for path in paths]

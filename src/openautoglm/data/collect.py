@@ -48,6 +48,8 @@ class Shelf:
         self.lines = folder / "lines"
         self.dropped = folder / "dropped"
         self._stack = ExitStack()
+        for file in (self.facts, self.signatures, self.words):
+            self._stack.callback(file.finish)
         self._lines = self._stack.enter_context(self.lines.open("wb"))
         self._dropped = self._stack.enter_context(self.dropped.open("wb"))
         self._offset = 0
@@ -83,14 +85,8 @@ class Shelf:
     def finish(self) -> None:
         """End the first pass; reading may begin."""
         self._stack.close()
-        for file in (self.facts, self.signatures, self.words):
-            file.finish()
 
-    def close(self) -> None:
-        """Let go of all files."""
-        self._stack.close()
-        for file in (self.facts, self.signatures, self.words):
-            file.close()
+    close = finish
 
 
 def collect(shelf: Shelf, files: Files, data: DataSettings, settings: CleanSettings, rules: Sequence[Rule],

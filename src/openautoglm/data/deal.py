@@ -57,12 +57,15 @@ def deal(shelf: Shelf, verdicts: Verdicts, splits: NDArray[np.uint8], files: lis
             state, split = np.array(verdicts.state[here]), np.array(splits[here])
             goes = np.where((facts["kept"] == 1) & (state == KEPT), split, _GONE).astype(np.int64)
             rows += np.bincount(goes, minlength=_GONE + 1)[:_GONE]
-            _copy(lines.read(int(facts["length"].sum())), facts, goes, targets)
-            for place in np.flatnonzero(state != KEPT).tolist():
+            block = lines.read(int(facts["length"].sum()))
+            _copy(block, facts, goes, targets)
+            gone = np.flatnonzero(state != KEPT)
+            partners = shelf.facts.take(verdicts.partner[first + gone])
+            for place, partner in zip(gone.tolist(), partners, strict=True):
                 drops[NAMES[state[place]]][SPLITS[split[place]]] += 1
-                partner = shelf.facts.take(verdicts.partner[first + place:first + place + 1])[0]
                 reason = _REASONS[int(state[place])].format(f"{files[partner['file']]}:{partner['line']}")
-                example = decode_example(read_line(shelf, facts[place]))
+                start = int(facts["offset"][place] - facts["offset"][0])
+                example = decode_example(block[start:start + int(facts["length"][place])])
                 dropped.write(dropped_line(NAMES[state[place]], reason, example))
             _measure(facts, goes, lengths, longest)
             counts = facts["lengths"][:, 3].astype(np.int64)

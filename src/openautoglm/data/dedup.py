@@ -7,9 +7,9 @@ form chains (a near b, b near c); of each chain the first row stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,21 @@ class Pairs(NamedTuple):
     left_split: Rows
     right_split: Rows
     same_source: NDArray[np.bool_]
+
+    def only(self, mask: NDArray[np.bool_]) -> Pairs:
+        """Return the pairs that the mask chooses."""
+        return Pairs(self.left[mask], self.right[mask], self.left_split[mask], self.right_split[mask],
+                     self.same_source[mask])
+
+
+class PairConsumer(Protocol):
+    """Who takes in near pairs."""
+
+    def wants(self, pairs: Pairs) -> NDArray[np.bool_]:
+        """Say which pairs would tell something new, if they are near."""
+
+    def add(self, pairs: Pairs) -> None:
+        """Take in pairs that were wanted and are near."""
 
 
 def exact_duplicates(table: KeyTable, facts: RowFile, verdicts: Verdicts, settings: DedupSettings,
@@ -85,8 +100,9 @@ def _seen_before(rows: Rows, runs: Rows, facts: RowFile) -> NDArray[np.bool_]:
     return again
 
 
-def near_pairs(table: KeyTable, signatures: RowFile, signer: Signer, verdicts: Verdicts) -> Iterator[Pairs]:
-    """Yield pairs of rows whose targets are near, partition by partition; a pair may come several times.
+def near_pairs(table: KeyTable, signatures: RowFile, signer: Signer, verdicts: Verdicts,
+               consumers: Sequence[PairConsumer]) -> None:
+    """Find pairs of rows whose targets are near and hand them to the consumers that want to know of them.
 
     In every bucket of a band each row is compared with the row before it, with the bucket's first row, and
     with the nearest rows of another split; rows that are no longer kept take no part.
@@ -104,10 +120,15 @@ def near_pairs(table: KeyTable, signatures: RowFile, signer: Signer, verdicts: V
         rows = rows_of(entries)
         codes = np.unique(np.minimum(here, there) * len(rows) + np.maximum(here, there))
         here, there = codes // len(rows), codes % len(rows)
-        similar = signer.similarity(signatures.take(rows[here]), signatures.take(rows[there]))
-        near = similar >= signer.settings.threshold
-        here, there = here[near], there[near]
-        yield Pairs(rows[here], rows[there], split[here], split[there], entries[here, 2] == entries[there, 2])
+        same = entries[here, 2] == entries[there, 2]
+        pairs = Pairs(rows[here], rows[there], split[here], split[there], same)
+        wants = [consumer.wants(pairs) for consumer in consumers]
+        asked = np.flatnonzero(np.logical_or.reduce(wants))
+        similar = signer.similarity(signatures.take(pairs.left[asked]), signatures.take(pairs.right[asked]))
+        near = np.zeros(len(here), dtype=bool)
+        near[asked] = similar >= signer.settings.threshold
+        for consumer, wanted in zip(consumers, wants, strict=True):
+            consumer.add(pairs.only(wanted & near))
 
 
 def _candidates(entries: U64, split: Rows) -> tuple[Rows, Rows]:
@@ -141,10 +162,14 @@ class NearDuplicates:
         self.verdicts, self.settings = verdicts, settings
         self.groups = Groups(folder / "near", verdicts.rows)
 
-    def add(self, pairs: Pairs) -> None:
-        """Take in the near pairs of a partition."""
+    def wants(self, pairs: Pairs) -> NDArray[np.bool_]:
+        """Want pairs of one source and split that are not in one chain yet."""
         wanted = pairs.same_source & (pairs.left_split == pairs.right_split)
-        self.groups.union(pairs.left[wanted], pairs.right[wanted])
+        return np.asarray(wanted & self.groups.apart(pairs.left, pairs.right))
+
+    def add(self, pairs: Pairs) -> None:
+        """Put pairs into one chain."""
+        self.groups.union(pairs.left, pairs.right)
 
     def decide(self, facts: RowFile, most: int, rows: int = 1 << 14) -> Found:
         """Decide that all rows of a chain but the first leave."""

@@ -22,7 +22,7 @@ from openautoglm.core.extras import require
 from openautoglm.data.clean_settings import NearSettings
 from openautoglm.data.tables import U64
 
-_CACHE = 1 << 15
+_CACHE = 1 << 14
 _WANTED_RECALL = 0.95
 _UNSPACED = re.compile("([\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
                        "\U00020000-\U0003ffff])")
@@ -53,41 +53,31 @@ def _digest(text: str) -> bytes:
 
 def split_words(text: str) -> list[str]:
     """Split a normalised text where whitespace is; a Han or kana character is a word of its own."""
-    return text.split() if text.isascii() else _UNSPACED.sub(r" \1 ", text).split()
+    if not text.isascii() and _UNSPACED.search(text):
+        text = _UNSPACED.sub(r" \1 ", text)
+    return text.split()
 
 
 class _Remembered(dict[str, int]):
-    """The keys of texts seen lately; forgets all of them when full, so its size is bounded."""
+    """The keys of words seen lately, without the punctuation around them (a word of punctuation only keeps it).
 
-    def __missing__(self, text: str) -> int:
+    Forgets everything when full, so its size is bounded.
+    """
+
+    def __missing__(self, word: str) -> int:
         if len(self) >= _CACHE:
             self.clear()
-        value = self[text] = self.of(text)
+        value = self[word] = key(_EDGES.sub("", word) or word)
         return value
 
-    def of(self, text: str) -> int:
-        return key(text)
 
-
-class _Words(_Remembered):
-    """Keys of words, without the punctuation around them (a word of punctuation only keeps it)."""
-
-    def of(self, text: str) -> int:
-        return key(_EDGES.sub("", text) or text)
-
-
-class Keys:
-    """Makes keys; remembers those of lately seen texts and words."""
+class WordKeys:
+    """Makes the keys of words; remembers those of lately seen ones."""
 
     def __init__(self) -> None:
-        self._texts = _Remembered()
-        self._words = _Words()
+        self._words = _Remembered()
 
-    def text(self, text: str) -> int:
-        """Return the key of a text that tends to come again."""
-        return self._texts[text]
-
-    def words(self, texts: Sequence[str]) -> tuple[U64, NDArray[np.int64]]:
+    def of(self, texts: Sequence[str]) -> tuple[U64, NDArray[np.int64]]:
         """Return the word keys of normalised texts, one after another, and how many each text has."""
         remembered = self._words
         split = [split_words(text) for text in texts]
@@ -145,7 +135,8 @@ class Signer:
         hashes, offsets = shingles(words, counts, self.settings.shingle)
         size = self.settings.permutations
         matrix = self._minhash.digest_matrix_from_flat_token_hashes(hashes, offsets, size, 1)
-        return np.array(matrix.to_rows(), dtype=np.uint32).reshape(len(counts), size)
+        flat = np.fromiter(chain.from_iterable(matrix.to_rows()), dtype=np.uint32, count=len(counts) * size)
+        return flat.reshape(len(counts), size)
 
     def band_keys(self, signatures: NDArray[np.uint32]) -> U64:
         """Return the keys of all bands, shape (texts, bands)."""

@@ -79,10 +79,21 @@ class LeakCheck:
             leak.pairs += pairs[: self.most - len(leak.pairs)]
             self._decide(pair, mine, partners)
 
-    def add(self, pairs: Pairs) -> None:
-        """Take in the near pairs of a partition."""
+    def wants(self, pairs: Pairs) -> NDArray[np.bool_]:
+        """Want pairs of two splits, unless both rows are known to leak between these splits."""
+        wanted = pairs.left_split != pairs.right_split
         if "near_target" not in self.settings.look_for:
-            return
+            return np.zeros_like(wanted)
+        for pair in BETWEEN:
+            for sides, rows in ((pair, (pairs.left, pairs.right)), (pair[::-1], (pairs.right, pairs.left))):
+                known = (pairs.left_split == sides[0]) & (pairs.right_split == sides[1])
+                for side, mark in zip(rows, self._marks(pair), strict=True):
+                    known &= self._seen[side] & mark != 0
+                wanted &= ~known
+        return np.asarray(wanted)
+
+    def add(self, pairs: Pairs) -> None:
+        """Count pairs of two splits."""
         swap = pairs.left_split > pairs.right_split
         left, right = np.where(swap, pairs.right, pairs.left), np.where(swap, pairs.left, pairs.right)
         low = np.minimum(pairs.left_split, pairs.right_split)

@@ -19,7 +19,7 @@ from openautoglm.core.values import Example, Origin
 from openautoglm.data.census import Census, take_census
 from openautoglm.data.clean_settings import CleanSettings
 from openautoglm.data.jsonl import encode_example
-from openautoglm.data.keys import Keys, Signer, key, keys, mix, normalised, split_words
+from openautoglm.data.keys import Signer, WordKeys, key, keys, mix, normalised, split_words
 from openautoglm.data.rules.base import Drop, Rule
 from openautoglm.data.rules.registry import build_rules
 from openautoglm.data.tables import U64, KeyTable
@@ -94,7 +94,7 @@ class Sifter:
     def __init__(self, settings: CleanSettings, rules: Sequence[Rule], files: Sequence[str]) -> None:
         self.settings, self.rules = settings, tuple(rules)
         self.files = {file: number for number, file in enumerate(files)}
-        self.keys = Keys()
+        self.words = WordKeys()
         self.signer = Signer(settings.near)
         self._sources: dict[tuple[str, Any], tuple[int, int]] = {}
 
@@ -169,7 +169,7 @@ class Sifter:
         sources = [self._source(example) for example in examples]
         facts["source"][places] = [number for number, _ in sources]
         texts = [normalised(example.target) for example in examples]
-        words, counts = self.keys.words(texts)
+        words, counts = self.words.of(texts)
         lengths = np.zeros((len(examples), 4), dtype=np.uint32)
         lengths[:, 0] = [len(example.source) for example in examples]
         lengths[:, 1] = [count for _, count in sources]

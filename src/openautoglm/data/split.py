@@ -43,9 +43,9 @@ class Splitter:
     def __init__(self, folder: Path, settings: SplitSettings, wanted: dict[int, float], rows: int) -> None:
         self.folder, self.settings, self.wanted, self.rows = folder, settings, wanted, rows
         ties: list[str] = [tie for tie in TIES if tie in settings.together]
-        self.levels = [tuple(ties[:count]) for count in range(len(ties) + 1)]
-        self.groups: dict[tuple[str, ...], Groups] = {
-            level: Groups(folder / f"groups-{len(level)}", rows) for level in self.levels if wanted}
+        self.levels = [tuple(ties[:count]) for count in range(1, len(ties) + 1)]
+        self.groups = {level: self._separate(level) for level in self.levels if wanted}
+        self._number = np.int32 if rows < 1 << 31 else np.int64
         self.split: NDArray[np.uint8] = scratch_array(folder / "split", rows, np.uint8)
 
     def look(self, table: KeyTable) -> None:
@@ -59,10 +59,16 @@ class Splitter:
                 rows = rows_of(entries)
                 self._tie(tie, rows, rows[first])
 
+    def wants(self, pairs: Pairs) -> NDArray[np.bool_]:
+        """Want pairs of train rows that are not tied yet."""
+        both = (pairs.left_split == TRAIN) & (pairs.right_split == TRAIN)
+        if not self.groups or "near_target" not in self.levels[-1]:
+            return np.zeros_like(both)
+        return np.asarray(both & self.groups[self.levels[-1]].apart(pairs.left, pairs.right))
+
     def add(self, pairs: Pairs) -> None:
         """Tie train rows with near targets."""
-        both = (pairs.left_split == TRAIN) & (pairs.right_split == TRAIN)
-        self._tie("near_target", pairs.left[both], pairs.right[both])
+        self._tie("near_target", pairs.left, pairs.right)
 
     def _tie(self, tie: str, left: NDArray[np.int64], right: NDArray[np.int64]) -> None:
         for level, groups in self.groups.items():
@@ -73,11 +79,12 @@ class Splitter:
         """Give every row its split; given splits stay as they are."""
         for first, chunk in facts.chunks(_CHUNK):
             self.split[first:first + len(chunk)] = chunk["split"]
-        if not self.groups:
+        if not self.wanted:
             return SplitFacts((), (), 0, 0, ())
         warnings: list[str] = []
-        for level in reversed(self.levels):
-            sizes = self._sizes(level, facts, verdicts)
+        for level in (*reversed(self.levels), ()):
+            groups = self.groups.pop(level, None) or self._separate(level)
+            sizes = self._sizes(groups, facts, verdicts)
             total = int(sum(sizes[at:at + _CHUNK].sum() for at in range(0, self.rows, _CHUNK)))
             limit = max(int(total * self.settings.max_group), 1)
             free = int(sum(part[part <= limit].sum() for part in _parts(sizes)))
@@ -88,23 +95,27 @@ class Splitter:
                             f"rows that share a {level[-1].replace('_', ' ')} may cross splits")
         if largest > limit:
             warnings.append(f"the largest group, {largest:,} of {total:,} rows, stays in train")
-        got = self._draw(level, sizes, total, limit)
+        got = self._draw(groups, sizes, total, limit)
         names = {VALID: "valid", TEST: "test"}
         warnings += [f"no rows could be split off for {names[split]}" for split in got if not got[split]]
-        groups = int(sum((part > 0).sum() for part in _parts(sizes)))
+        count = int(sum((part > 0).sum() for part in _parts(sizes)))
         made = tuple(names[split] for split in self.wanted)
-        return SplitFacts(made, level, groups, largest, tuple(warnings))
+        return SplitFacts(made, level, count, largest, tuple(warnings))
 
-    def _sizes(self, level: tuple[str, ...], facts: RowFile, verdicts: Verdicts) -> NDArray[np.int64]:
+    def _separate(self, level: tuple[str, ...]) -> Groups:
+        """Every row a group of its own."""
+        return Groups(self.folder / f"groups-{len(level)}", self.rows)
+
+    def _sizes(self, groups: Groups, facts: RowFile, verdicts: Verdicts) -> NDArray[np.int64]:
         """Return for each row how many kept train rows are in the group of which it is the root."""
-        sizes: NDArray[np.int64] = scratch_array(self.folder / "sizes", self.rows, np.int64)
+        sizes: NDArray[np.int64] = scratch_array(self.folder / "sizes", self.rows, self._number)
         for first, chunk in facts.chunks(_CHUNK):
             here = np.arange(first, first + len(chunk))
             counted = (chunk["split"] == TRAIN) & (verdicts.state[here] == KEPT)
-            np.add.at(sizes, self.groups[level].find(here[counted]), 1)
+            np.add.at(sizes, groups.find(here[counted]), 1)
         return sizes
 
-    def _draw(self, level: tuple[str, ...], sizes: NDArray[np.int64], total: int,
+    def _draw(self, groups: Groups, sizes: NDArray[np.int64], total: int,
               limit: int) -> dict[int, int]:
         """Draw groups in random order for test, then valid; return how many rows each got."""
         want = {split: round(total * share) for split, share in self.wanted.items()}
@@ -130,7 +141,7 @@ class Splitter:
         for at in range(0, self.rows, _CHUNK):
             here = np.arange(at, min(at + _CHUNK, self.rows))
             here = here[self.split[here] == TRAIN]
-            self.split[here] = target[self.groups[level].find(here)]
+            self.split[here] = target[groups.find(here)]
         return got
 
     def _places(self, at: int) -> NDArray[np.uint64]:

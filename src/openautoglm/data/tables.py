@@ -7,7 +7,7 @@ Everything is little-endian numpy data in a scratch folder, and lives only as lo
 
 from __future__ import annotations
 
-import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 U64 = NDArray[np.uint64]
 PARTITIONS = 64
-_TAKE_ROWS = 256
 _WAITING_BYTES = 4 << 20
+_PIECE_ENTRIES = 1 << 14
 
 
 class KeyTable:
@@ -63,16 +63,37 @@ class KeyTable:
         self._on_disk = True
 
     def partitions(self) -> Iterator[U64]:
-        """Yield every partition that holds entries, shape (entries, columns); nothing is added from here
-        on."""
+        """Yield the entries partition by partition, shape (entries, columns); a large one comes in pieces.
+
+        All entries of a key come together. Nothing may be added from here on.
+        """
         if self._on_disk:
             self._write()
         for home, waiting in enumerate(self._waiting):
             path = self.folder / f"{home:02d}"
             if waiting:
-                yield np.frombuffer(b"".join(waiting), dtype="<u8").reshape(-1, self.columns)
+                flat = np.frombuffer(b"".join(waiting), dtype="<u8")
             elif self._on_disk and path.exists():
-                yield np.fromfile(path, dtype="<u8").reshape(-1, self.columns)
+                flat = np.fromfile(path, dtype="<u8")
+            else:
+                continue
+            yield from _pieces(flat.reshape(-1, self.columns))
+
+
+def _pieces(entries: U64) -> Iterator[U64]:
+    """Cut a partition by further bits of the keys, so that what is worked on at once stays small."""
+    bits = max(0, (len(entries) // _PIECE_ENTRIES).bit_length())
+    if not bits:
+        yield entries
+        return
+    piece = (entries[:, 0] >> np.uint64(58 - bits)).astype(np.uint16) & ((1 << bits) - 1)
+    order = np.argsort(piece, kind="stable")
+    ends = np.cumsum(np.bincount(piece, minlength=1 << bits))
+    start = 0
+    for end in ends.tolist():
+        if end > start:
+            yield entries[order[start:end]]
+        start = end
 
 
 class RowFile:
@@ -82,7 +103,6 @@ class RowFile:
         self.path, self.dtype = path, np.dtype(dtype)
         self.rows = 0
         self._file = path.open("wb")
-        self._map: mmap.mmap | None = None
 
     def add(self, records: NDArray[Any]) -> None:
         """Append records, shape (rows,), or (rows, ...) where a record is itself an array."""
@@ -93,15 +113,6 @@ class RowFile:
     def finish(self) -> None:
         """End writing; reading may begin."""
         self._file.close()
-        if self.rows:
-            with self.path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
-        if self._map is not None:
-            self._map.close()
 
     def chunks(self, rows: int) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield (first row, records) in order, `rows` records at a time."""
@@ -110,24 +121,22 @@ class RowFile:
                 yield first, np.fromfile(file, self.dtype, min(rows, self.rows - first))
 
     def take(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return the records of some rows, any order; the pages touched are given back at once."""
-        out = np.empty(len(rows), dtype=self.dtype)
-        if self._map is None:
-            return out
-        for start in range(0, len(rows), _TAKE_ROWS):
-            view = np.frombuffer(self._map, dtype=self.dtype)
-            out[start:start + _TAKE_ROWS] = view[rows[start:start + _TAKE_ROWS]]
-            del view
-            self._map.madvise(mmap.MADV_DONTNEED)
-        return out
+        """Return the records of some rows, in any order."""
+        size = self.dtype.itemsize
+        with self.path.open("rb") as file:
+            read, number = os.pread, file.fileno()
+            data = b"".join([read(number, size, row * size) for row in rows.tolist()])
+        return np.frombuffer(data, dtype=self.dtype)
 
 
 class Groups:
-    """Union-find over rows; a group's root is its first row. Eight bytes a row, in a file mapped into
-    memory."""
+    """Union-find over rows; a group's root is its first row.
+
+    Takes four bytes a row (eight from two billion rows on) in a file mapped into memory.
+    """
 
     def __init__(self, path: Path, rows: int) -> None:
-        self.parent = scratch_array(path, rows, np.int64)
+        self.parent = scratch_array(path, rows, np.int32 if rows < 1 << 31 else np.int64)
         for start in range(0, rows, 1 << 16):
             self.parent[start:start + (1 << 16)] = np.arange(start, min(rows, start + (1 << 16)))
 
@@ -141,7 +150,11 @@ class Groups:
             self.parent[root] = up
             root = up
         self.parent[rows] = root
-        return np.asarray(root)
+        return root.astype(np.int64)
+
+    def apart(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say of which i `left[i]` and `right[i]` are in different groups."""
+        return np.asarray(self.find(left) != self.find(right))
 
     def union(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> None:
         """Join `left[i]` with `right[i]` for every i; the smaller root wins, whatever the order of the

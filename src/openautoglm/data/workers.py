@@ -18,6 +18,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from itertools import chain, islice
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -46,22 +47,23 @@ class Builder(NamedTuple):
 def spread(jobs: Iterator[Any], builder: Builder, processes: int) -> Iterator[Any]:
     """Yield the results of the builder's function for every job, in order, on up to `processes` processes.
 
-    Helpers start with the second job, so a single job costs no process.
+    Helpers start if there is a second job, so a single job costs no process.
 
     Raises:
         AutoGLMError: as the function raises it.
         ResourceError: a helper process died.
     """
-    function = builder()
     done: _Done = queue.SimpleQueue()
     finished: dict[int, Any] = {}
     helpers: list[_Helper] = []
     due = 0
+    first = list(islice(jobs, 2))
     with contextlib.ExitStack() as stack:
+        if len(first) > 1:
+            helpers = [stack.enter_context(_Helper(builder, done)) for _ in range(processes - 1)]
+        function = builder()
         number = -1
-        for number, job in enumerate(jobs):
-            if number == 1:
-                helpers = [stack.enter_context(_Helper(builder, done)) for _ in range(processes - 1)]
+        for number, job in enumerate(chain(first, jobs)):
             free = min((one for one in helpers if one.free), key=lambda one: one.held, default=None)
             if free is not None:
                 free.take(number, job)
@@ -98,8 +100,9 @@ class _Helper:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         with theirs:
             command = f"from openautoglm.data.workers import helper; helper({theirs.fileno()})"
-            self._process = subprocess.Popen([sys.executable, "-c", command], pass_fds=[theirs.fileno()],
-                                             env=environment, stdin=subprocess.DEVNULL)
+            with _interrupts_held():
+                self._process = subprocess.Popen([sys.executable, "-c", command], pass_fds=[theirs.fileno()],
+                                                 env=environment, stdin=subprocess.DEVNULL)
         self._pipe = Connection(ours.detach())
         self._pipe.send(builder)
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -143,14 +146,26 @@ class _Helper:
             remedy="it may have run out of memory; try clean.workers: 1")))
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold interrupts back for a moment; a process started meanwhile begins its life with them held back."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def helper(descriptor: int) -> None:
     """Serve jobs until the pipe closes. Interrupts are the caller's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with contextlib.suppress(OSError, EOFError), Connection(descriptor) as pipe:
         function = pipe.recv()()
-        threading.Thread(target=_receive, args=(pipe, inbox), daemon=True).start()
         pipe.send(True)
+        threading.Thread(target=_receive, args=(pipe, inbox), daemon=True).start()
+        threading.Thread(target=_send, args=(pipe, outbox), daemon=True).start()
         while (task := inbox.get()) is not None:
             number, job = task
             try:
@@ -159,13 +174,19 @@ def helper(descriptor: int) -> None:
                 result = error
             except Exception:
                 result = RuntimeError("a helper process failed:\n" + traceback.format_exc())
-            pipe.send((number, result))
+            outbox.put((number, result))
 
 
 def _receive(pipe: Connection, inbox: queue.SimpleQueue[Any]) -> None:
-    """Take jobs in while others are worked on, so that the caller never waits to hand one over."""
+    """Take jobs in while others are worked on, so that neither side waits for the other."""
     try:
         while True:
             inbox.put(pipe.recv())
     except (OSError, EOFError):
         inbox.put(None)
+
+
+def _send(pipe: Connection, outbox: queue.SimpleQueue[Any]) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            pipe.send(outbox.get())
