@@ -95,6 +95,10 @@ def test_a_tiny_set_still_gets_each_split(cleaning: Any) -> None:
     assert report.rows_out == {"train": 8, "valid": 1, "test": 1}
 
 
+def test_the_default_shares_leave_no_small_set_without_validation(cleaning: Any) -> None:
+    assert cleaning.run(cleaning.pairs(5)).rows_out == {"train": 3, "valid": 1, "test": 1}
+
+
 def test_shares_must_leave_train() -> None:
     with pytest.raises(ValidationError, match="leave at least"):
         SplitSettings(valid=0.5, test=0.5)

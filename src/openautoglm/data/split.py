@@ -118,7 +118,7 @@ class Splitter:
     def _draw(self, groups: Groups, sizes: NDArray[np.int64], total: int,
               limit: int) -> dict[int, int]:
         """Draw groups in random order for test, then valid; return how many rows each got."""
-        want = {split: round(total * share) for split, share in self.wanted.items()}
+        want = {split: max(round(total * share), min(1, total // 3)) for split, share in self.wanted.items()}
         weights = np.zeros(_BINS, dtype=np.int64)
         for at in range(0, self.rows, _CHUNK):
             size, place = sizes[at:at + _CHUNK], self._places(at)
