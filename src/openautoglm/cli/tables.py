@@ -70,7 +70,8 @@ def print_samples(run: Run) -> None:
     """A few generated texts."""
     import json
 
-    lines = (run.evaluate / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    with (run.evaluate / "predictions.jsonl").open(encoding="utf-8") as file:
+        lines = list(file)
     for line in lines[-1 :: -max(1, len(lines) // _SAMPLES)][:_SAMPLES]:
         row = json.loads(line)
         typer.echo(f"\n  record:    {row['source']}\n  generated: {row['prediction']}\n"

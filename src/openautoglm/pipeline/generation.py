@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from openautoglm.core.progress import progress
 from openautoglm.core.values import Turn
 from openautoglm.engine.consensus import choose
+from openautoglm.engine.generate import Generator
 from openautoglm.engine.sampling import Sampling
 from openautoglm.evaluate.base import Likelihood
 from openautoglm.text.template import Template
@@ -45,14 +46,15 @@ class Author:
 
     Args:
         model: transformers' class, on its device.
+        generator: another engine in place of transformers' classes.
     """
 
-    def __init__(self, model: Any, template: Template, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: Any, template: Template, tokenizer: Tokenizer, generator: Generator | None = None) -> None:
         from openautoglm.engine.transformers_generator import TransformersGenerator
 
         self.model, self.template, self.tokenizer = model, template, tokenizer
-        self._generator = TransformersGenerator(model, stop_ids=template.stop_ids(tokenizer),
-                                                vocab_size=tokenizer.vocab_size)
+        self._generator = generator or TransformersGenerator(
+            model, stop_ids=template.stop_ids(tokenizer), vocab_size=tokenizer.vocab_size)
 
     def answer(self, records: Sequence[Asked], sampling: Sampling, *, label: str | None = None) -> list[Answer]:
         """Answer each record, in order; `label` shows a progress bar.

@@ -104,7 +104,8 @@ def _scored(texts: Sequence[str], cases: Sequence[Case], section: EvaluateTask, 
 def _texts(author: Author, cases: Sequence[Case], sampling: Sampling, path: Path, label: str) -> list[str]:
     """The texts of a decoding, from disk where they are finished."""
     if path.is_file():
-        kept = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        with path.open(encoding="utf-8") as file:
+            kept = [json.loads(line) for line in file]
         if len(kept) == len(cases):
             return [str(text) for text in kept]
     answers = author.answer(cases, sampling, label=label)
