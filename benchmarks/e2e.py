@@ -9,7 +9,6 @@ of each stage are those the run recorded, so a seed's cost is what a user would 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -86,9 +85,8 @@ def main() -> None:
     rows = summary(results)
     print(show(rows, results))
     if options.json:
-        write_json(options.json, {"task": yaml.safe_load(options.task.read_text()), "results": results, "summary": rows})
-    else:
-        print(json.dumps([one["minutes"] for one in results]))
+        task = yaml.safe_load(options.task.read_text(encoding="utf-8"))
+        write_json(options.json, {"task": task, "results": results, "summary": rows})
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from openautoglm.core.version import VERSION as __version__
+from openautoglm.core import version
 
+__version__ = version.VERSION
 __all__ = ["AutoTrainer", "__version__", "load"]
 if TYPE_CHECKING:
     from openautoglm.api import AutoTrainer, load

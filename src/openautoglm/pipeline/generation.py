@@ -49,7 +49,8 @@ class Author:
         generator: another engine in place of transformers' classes.
     """
 
-    def __init__(self, model: Any, template: Template, tokenizer: Tokenizer, generator: Generator | None = None) -> None:
+    def __init__(self, model: Any, template: Template, tokenizer: Tokenizer,
+                 generator: Generator | None = None) -> None:
         from openautoglm.engine.transformers_generator import TransformersGenerator
 
         self.model, self.template, self.tokenizer = model, template, tokenizer
