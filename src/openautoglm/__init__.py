@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from openautoglm.core import version
+from openautoglm.core.version import __version__
 
-__version__ = version.VERSION
 __all__ = ["AutoTrainer", "__version__", "load"]
 if TYPE_CHECKING:
     from openautoglm.api import AutoTrainer, load

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from openautoglm.cli.failure import INTERRUPTED, tell
-from openautoglm.core.version import VERSION
+from openautoglm.core.version import __version__
 
 VERBS = {
     "run": "Run a task file from data to bundle and report.",
@@ -55,7 +55,7 @@ for _name, _help in VERBS.items():
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"openautoglm {VERSION}")
+        typer.echo(f"openautoglm {__version__}")
         raise typer.Exit
 
 

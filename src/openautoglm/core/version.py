@@ -1,3 +1,3 @@
 """The version, said once; the package, the command line and the card of a bundle read it here."""
 
-VERSION = "0.1.0"
+__version__ = "0.1.0"
