@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from openautoglm.core.errors import DataError
 from openautoglm.core.files import atomic_write
 from openautoglm.core.values import Example, Origin, Turn
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_quoted = json.encoder.encode_basestring  # a JSON string, other than ASCII as it is; written in C
 
 
 def encode_example(example: Example) -> str:
     """Return an example as one line of JSON, without the newline; empty fields and turns are left out."""
-    row: dict[str, Any] = {"source": example.source, "target": example.target,
-                           "file": example.origin.file, "line": example.origin.line}
+    line = (f'{{"source":{_quoted(example.source)},"target":{_quoted(example.target)},'
+            f'"file":{_quoted(example.origin.file)},"line":{example.origin.line}')
     if example.fields:
-        row["fields"] = example.fields
+        line += f',"fields":[{_pairs(example.fields)}]'
     if example.turns:
-        row["turns"] = example.turns
-    return _ENCODER.encode(row)
+        line += f',"turns":[{_pairs(example.turns)}]'
+    return line + "}"
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    return ",".join([f"[{_quoted(name)},{_quoted(text)}]" for name, text in pairs])
 
 
 def decode_example(line: str | bytes) -> Example:
