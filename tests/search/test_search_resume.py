@@ -140,9 +140,9 @@ def test_sigkill_of_the_process_leaves_no_trace(whole: list[Any], tmp_path: Path
     code = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-import test_resume
+import test_search_resume
 from pathlib import Path
-reports, plain = 0, test_resume.objective
+reports, plain = 0, test_search_resume.objective
 def objective(point, report):
     def counted(tokens, loss):
         global reports
@@ -151,9 +151,9 @@ def objective(point, report):
         if reports == int(sys.argv[1]):
             os.kill(os.getpid(), signal.SIGKILL)
     return plain(point, counted)
-test_resume.objective = objective
+test_search_resume.objective = objective
 os.fsync = lambda handle: None
-test_resume.run(Path(sys.argv[2]))
+test_search_resume.run(Path(sys.argv[2]))
 """
     for reports, died in ((25, True), (14, True), (100_000, False)):
         ended = subprocess.run([sys.executable, "-c", code, str(reports), str(tmp_path)], capture_output=True,
