@@ -56,7 +56,7 @@ class TrainSettings(Settings):
     minutes: float | None = Field(default=None, gt=0)
     batch: int = Field(default=64, gt=0)
     batch_unit: Literal["rows", "target_tokens"] = "rows"
-    layout: Layout = "packed"
+    layout: Layout = "bucket"
     row_tokens: int = Field(default=256, gt=0)
     references_per_source: int = Field(default=4, gt=0)
     accumulation: int = Field(default=1, gt=0)
