@@ -130,3 +130,16 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert b"again goes on where this stopped" in said
     assert b"Traceback" not in said
+
+
+def test_more_trials_go_on_with_the_same_search(tmp_path: Path) -> None:
+    more = ("search: {trials: 2, minutes: 3, dev_cases: 0, trial_tokens: 2500,\n"
+            "         space: {layers: 1, hidden_size: 16, vocab_size: 304}}")
+    task = write_task(tmp_path, more=more)
+    assert autoglm("search", task).returncode == 0
+    trials = tmp_path / "runs/tiny/search/trials.json"
+    first = read_json(trials)["trials"]
+    task.write_text(task.read_text(encoding="utf-8").replace("trials: 2", "trials: 3"), encoding="utf-8")
+    assert autoglm("search", task).returncode == 0
+    assert read_json(trials)["trials"][: len(first)] == first
+    assert sum(trial["state"] in ("complete", "pruned") for trial in read_json(trials)["trials"]) == 3

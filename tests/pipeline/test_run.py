@@ -42,7 +42,7 @@ class Fake:
         (run.folder / self.name).write_text("done")
         return {"value": self.value}
 
-    def wipe(self, run: Run) -> Sequence[Path]:
+    def wipe(self, run: Run, *, fresh: bool) -> Sequence[Path]:
         self.wiped.append(run.folder / self.name)
         return (run.folder / self.name,)
 

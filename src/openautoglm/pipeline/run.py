@@ -42,8 +42,8 @@ class Stage(Protocol):
     def run(self, run: Run) -> dict[str, Any]:
         """Do the work; return facts for the state and the report, JSON-like."""
 
-    def wipe(self, run: Run) -> Sequence[Path]:
-        """The paths that a fresh start removes."""
+    def wipe(self, run: Run, *, fresh: bool) -> Sequence[Path]:
+        """The paths to be removed before the stage begins again: on a user's wish (`fresh`), or for new inputs."""
 
 
 @dataclass
@@ -88,7 +88,7 @@ def _forget(run: Run, stages: Sequence[Stage], names: Sequence[str]) -> None:
     run.state.forget(names)
     for stage in stages:
         if stage.name in names:
-            _wipe(stage.wipe(run))
+            _wipe(stage.wipe(run, fresh=True))
 
 
 def _sweep(folder: Path) -> None:
@@ -116,7 +116,7 @@ def _step(run: Run, stage: Stage, prints: dict[str, str], label: str, say: Calla
         say(f"{label}: running")
     elif begun != own:
         say(f"{label}: inputs or settings have changed, running again")
-        _wipe(stage.wipe(run))
+        _wipe(stage.wipe(run, fresh=False))
     else:
         say(f"{label}: " + ("its results are gone, running again" if finished else "going on where it stopped"))
     run.state.begin(stage.name, own)

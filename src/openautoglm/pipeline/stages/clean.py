@@ -38,6 +38,6 @@ class CleanStage:
         clean(run.task.data, run.task.clean, run.data, base=run.base)
         return {}
 
-    def wipe(self, run: Run) -> Sequence[Path]:
+    def wipe(self, run: Run, *, fresh: bool) -> Sequence[Path]:
         """All of it."""
         return (run.data,)

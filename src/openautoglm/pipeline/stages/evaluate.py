@@ -30,6 +30,6 @@ class EvaluateStage:
 
         return measure(run)
 
-    def wipe(self, run: Run) -> Sequence[Path]:
+    def wipe(self, run: Run, *, fresh: bool) -> Sequence[Path]:
         """All of it."""
         return (run.evaluate,)

@@ -40,7 +40,7 @@ class ExportStage:
             _log.info("exported %s", export(bundle, run.base / path))
         return {"bundle": str(run.bundle)}
 
-    def wipe(self, run: Run) -> Sequence[Path]:
+    def wipe(self, run: Run, *, fresh: bool) -> Sequence[Path]:
         """The bundle; copies outside the run folder are replaced, not removed."""
         return (run.bundle,)
 

@@ -47,6 +47,6 @@ class PlanStage:
                   train.lr)
         return {"parameters": spec.parameters, "machine": machine.model_dump()}
 
-    def wipe(self, run: Run) -> Sequence[Path]:
+    def wipe(self, run: Run, *, fresh: bool) -> Sequence[Path]:
         """The plan and the machine's measurement."""
         return run.plan_file, run.folder / "machine.json"

@@ -34,6 +34,6 @@ class ReportStage:
         _log.info("report: %s", write_report(run.folder))
         return {}
 
-    def wipe(self, run: Run) -> Sequence[Path]:
+    def wipe(self, run: Run, *, fresh: bool) -> Sequence[Path]:
         """The page."""
         return (run.report,)

@@ -33,6 +33,6 @@ class TokenizerStage:
         material = prepare(run, run.tokenizer, None)
         return material.facts(run).model_dump()
 
-    def wipe(self, run: Run) -> Sequence[Path]:
+    def wipe(self, run: Run, *, fresh: bool) -> Sequence[Path]:
         """All of it."""
         return (run.tokenizer,)

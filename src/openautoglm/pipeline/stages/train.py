@@ -37,7 +37,7 @@ class TrainStage:
 
         return learn(run, *plan_and_material(run))
 
-    def wipe(self, run: Run) -> Sequence[Path]:
+    def wipe(self, run: Run, *, fresh: bool) -> Sequence[Path]:
         """All of it."""
         return (run.train,)
 
