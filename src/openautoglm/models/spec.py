@@ -188,30 +188,9 @@ class GlmSpec(Settings):
         """
         _refuse_foreign(config, where)
         rope = {**config, **(config.get("rope_parameters") or config.get("rope_scaling") or {})}
-        if rope.get("rope_type", rope.get("type", "default")) not in ("default", None):
-            raise SpecError(
-                f"scaled rotary positions ({rope.get('rope_type')}) are not supported",
-                where=where,
-                remedy="use the checkpoint without position scaling",
-            )
-        if config.get("hidden_act", "silu") not in ("silu", "swish"):
-            raise SpecError(
-                f"activation {config['hidden_act']!r} is not supported",
-                where=where,
-                remedy="use a GLM checkpoint, whose activation is silu",
-            )
-        defaults = {
-            "num_key_value_heads": 2,
-            "head_dim": 128,
-            "rms_norm_eps": 1.5625e-07,
-            "attention_bias": True,
-            "max_position_embeddings": 131072,
-            "tie_word_embeddings": False,
-            "eos_token_id": [151329, 151336, 151338],
-            "pad_token_id": 151329,
-        }
+        _refuse_variants(config, rope, where)
         facts = {
-            **defaults,
+            **_RELEASED,
             **{key: value for key, value in config.items() if key == "pad_token_id" or value is not None},
         }
         eos = facts["eos_token_id"]
@@ -245,6 +224,28 @@ class GlmSpec(Settings):
                 where=where,
                 remedy="fetch the checkpoint's config.json again",
             ) from error
+
+
+_RELEASED = {
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "rms_norm_eps": 1.5625e-07,
+    "attention_bias": True,
+    "max_position_embeddings": 131072,
+    "tie_word_embeddings": False,
+    "eos_token_id": [151329, 151336, 151338],
+    "pad_token_id": 151329,
+}
+"""What transformers takes for keys that a configuration leaves out."""
+
+
+def _refuse_variants(config: Mapping[str, Any], rope: Mapping[str, Any], where: str) -> None:
+    if rope.get("rope_type", rope.get("type", "default")) not in ("default", None):
+        raise SpecError(f"scaled rotary positions ({rope.get('rope_type')}) are not supported", where=where,
+                        remedy="use the checkpoint without position scaling")
+    if config.get("hidden_act", "silu") not in ("silu", "swish"):
+        raise SpecError(f"activation {config['hidden_act']!r} is not supported", where=where,
+                        remedy="use a GLM checkpoint, whose activation is silu")
 
 
 def _refuse_foreign(config: Mapping[str, Any], where: str) -> None:
