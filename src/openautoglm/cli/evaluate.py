@@ -52,10 +52,12 @@ def evaluate(
     Either a bundle with --data, or --predictions with --references. Rows with one source are one record with
     several references.
     """
-    from openautoglm.pipeline.scoring import evaluate_settings, score_bundle, score_files
+    from openautoglm.pipeline.scoring import evaluate_settings, score_files
 
     options = evaluate_settings(metrics=metrics, lowercase=lowercase, tokenize=tokenize, bootstrap=bootstrap, seed=seed)
     if bundle is not None and data and predictions is None and references is None:
+        from openautoglm.pipeline.scoring_bundle import score_bundle
+
         scores, where = score_bundle(bundle, data, options, source=source, target=target, num_beams=num_beams,
                                      most=cases, output=output)
     elif bundle is None and predictions is not None and references is not None and not data:
