@@ -52,8 +52,12 @@ def test_small_data_gets_small_batches_and_more_passes() -> None:
     assert found.train.batch == 8
     assert found.train.passes is not None
     assert found.train.passes > plan(budget={"minutes": 60 * 24}).train.passes
-    assert found.train.best_by == "valid_loss"
-    assert plan().train.best_by == "bleu"
+
+
+def test_the_clock_ends_a_run_whose_passes_are_left_open() -> None:
+    found = plan(budget={"minutes": 5}).train
+    assert (found.passes, found.minutes) == (8.0, 5.0)
+    assert (found.best_by, found.ema_decay) == ("valid_loss", 0.999)
 
 
 def test_search_runs_where_it_was_asked_for() -> None:

@@ -25,8 +25,8 @@ SEARCH_SHARE = 0.5
 """Share of the budget's minutes that goes to the search where there is one."""
 SEARCH_FROM_MINUTES = 60.0
 """Budgets from here on are searched even if the task does not ask for it."""
-BEST_BY_BLEU_FROM = 50
-"""Validation rows from which checkpoints of pairs are chosen by BLEU rather than by loss."""
+FEWEST_DEV_ROWS = 50
+"""Validation rows from which trials are chosen by the task's metric on generated texts rather than by loss."""
 
 
 class SearchPlan(Settings):
@@ -36,11 +36,13 @@ class SearchPlan(Settings):
         trials: most trials; 0 means no search.
         minutes: most minutes.
         trial_tokens: training tokens of a full trial.
+        metric: what the best trial is chosen by; None: the validation loss.
     """
 
     trials: int
     minutes: float
     trial_tokens: int
+    metric: str | None = None
 
 
 class Plan(Settings):
@@ -157,20 +159,19 @@ def _train(task: Task, data: DataFacts, machine: MachineFacts, minutes: float, s
         fit = minutes * 60 * machine.flops_per_s / (data.train_tokens * spec.training_flops_per_token())
         steps_a_pass = max(1.0, data.train_rows / batch)
         most = max(MOST_PASSES if scratch else 3.0, min(60.0, FEWEST_STEPS / steps_a_pass))
-        fill("passes", round(min(0.8 * fit, most), 1) if 0.8 * fit >= 0.1 else 0.1,
-             f"{fit:.1f} passes fit into {minutes:g} minutes, {most:.1f} are the most that help")
+        fill("passes", round(most, 1), f"the most that help; about {fit:.1f} fit into {minutes:g} minutes, whose end "
+             "the schedule follows")
         fill("minutes", minutes, "the budget's minutes, less those of the search")
     elif "passes" not in own:
         fill("passes", None, "the task sets another limit")
     if scratch:
         fill("lr", round(min(3e-3, 2e-3 * (256 / spec.hidden_size) ** 0.5), 6), "2e-3 at width 256, by its root")
         fill("label_smoothing", 0.1, "from scratch")
+        fill("ema_decay", 0.999, "from scratch: averaged weights vary less from seed to seed")
     else:
         lora = task.model.tune == "lora"
         fill("lr", 2e-4 if lora else 5e-5, "adapters" if lora else "all weights of a checkpoint")
         fill("weight_decay", 0.01, "weights of a checkpoint")
-    if data.paired and data.valid_rows >= BEST_BY_BLEU_FROM:
-        fill("best_by", "bleu", "texts are generated in the end")
     fill("seed", task.seed, "the task's seed")
     return TrainSettings(**{**task.train.model_dump(), **filled})
 
@@ -194,4 +195,6 @@ def _search(task: Task, data: DataFacts, machine: MachineFacts, spec: GlmSpec, m
     if tokens is None:
         affordable = minutes * 60 * machine.flops_per_s / spec.training_flops_per_token()
         tokens = int(min(2 * data.train_tokens, affordable / max(4, min(trials, 24) / 2)))
-    return SearchPlan(trials=trials, minutes=minutes, trial_tokens=max(tokens, 2000))
+    generates = task.search.dev_cases and data.paired and data.valid_rows >= FEWEST_DEV_ROWS
+    return SearchPlan(trials=trials, minutes=minutes, trial_tokens=max(tokens, 2000),
+                      metric=task.search.metric or (task.evaluate.choose_by if generates else None))

@@ -37,8 +37,7 @@ def run_search(run: Run, plan: Plan) -> SearchResult:
     from openautoglm.core.hardware import probe
 
     section = run.task.search
-    metric = section.metric or (run.task.evaluate.choose_by if section.dev_cases and plan.train.best_by != "valid_loss"
-                                else None)
+    metric = plan.search.metric
     if metric is not None and metric not in METRICS:
         raise SearchError(f"there is no metric {metric!r}", where="search.metric",
                           remedy=f"use one of {', '.join(METRICS)}")
