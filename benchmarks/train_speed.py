@@ -15,17 +15,17 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import statistics
 import tempfile
-import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from train_clock import Stopwatch, Timing, choose_clock, gemm_limit
 
 from openautoglm.core.values import Example, Origin
 from openautoglm.data.pack import collate
@@ -37,6 +37,8 @@ from openautoglm.train.loop import Run
 from openautoglm.train.settings import TrainSettings
 
 ROWS = 64
+QUIET_CORES = 0.1
+"""A round counts as quiet when other processes used fewer cores than this during every contestant's step."""
 SHAPES = {
     "S": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 2,
           "intermediate_size": 1408, "vocab_size": 8000},
@@ -48,26 +50,14 @@ OURS = {
     "packed": {"layout": "packed", "row_tokens": 128},
     "shared, 4 a source": {"layout": "shared", "references_per_source": 4},
     "shared, 8 a source": {"layout": "shared", "references_per_source": 8},
+    "packed, compiled": {"layout": "packed", "row_tokens": 128, "compile": "on"},
+    "shared, 8, compiled": {"layout": "shared", "references_per_source": 8, "compile": "on"},
 }
 TRAINERS = [
     {"rows": 64, "bf16": False, "compile": False}, {"rows": 16, "bf16": False, "compile": False},
     {"rows": 64, "bf16": True, "compile": False}, {"rows": 64, "bf16": False, "compile": True},
     {"rows": 64, "bf16": True, "compile": True},
 ]
-
-
-@dataclass
-class Timing:
-    """Steps of one contestant."""
-
-    seconds: list[float] = field(default_factory=list)
-    real: list[int] = field(default_factory=list)
-    computed: list[int] = field(default_factory=list)
-    flops: list[float] = field(default_factory=list)
-
-    @property
-    def rates(self) -> list[float]:
-        return [tokens / seconds for tokens, seconds in zip(self.real, self.seconds, strict=True)]
 
 
 def model_of(shape: dict[str, int]) -> Any:
@@ -125,22 +115,23 @@ def run_trainer(store: TokenStore, shape: dict[str, int], how: dict[str, Any], s
                 between: Callable[[int], None], warm: int = 2) -> Timing:
     """Train `warm` + `steps` steps; `between(i)` runs after every timed step and is not timed."""
     timing = Timing()
-    pending = {"real": 0, "computed": 0, "since": 0.0}
+    pending: dict[str, Any] = {"real": 0, "computed": 0, "watch": None}
 
     class Clock(transformers.TrainerCallback):
         def on_train_begin(self, *_args: Any, **_kw: Any) -> None:
-            pending["since"] = time.perf_counter()
+            pending["watch"] = Stopwatch()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_kw: Any) -> None:
-            took = time.perf_counter() - pending["since"]
+            took, others = pending["watch"].read()
             if state.global_step > warm:
                 timing.seconds.append(took)
+                timing.others.append(others)
                 timing.real.append(int(pending["real"]))
                 timing.computed.append(int(pending["computed"]))
                 timing.flops.append(matrix_flops(shape, int(pending["computed"])))
                 print(f"Trainer {timing.rates[-1]:.0f} real tokens/s", flush=True)
                 between(state.global_step - warm - 1)
-            pending.update(real=0, computed=0, since=time.perf_counter())
+            pending.update(real=0, computed=0, watch=Stopwatch())
 
     class Counting(transformers.Trainer):
         def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **kw: Any) -> torch.Tensor:
@@ -168,9 +159,11 @@ def our_stepper(store: TokenStore, shape: dict[str, int], changes: dict[str, Any
     plan = run._plan()
 
     def step(number: int) -> None:
-        started = time.perf_counter()
+        watch = Stopwatch()
         run._step(plan[number], len(plan))
-        timing.seconds.append(time.perf_counter() - started)
+        seconds, others = watch.read()
+        timing.seconds.append(seconds)
+        timing.others.append(others)
         batches = collate(store, plan[number], settings.layout, row_tokens=settings.row_tokens)
         timing.real.append(sum(batch.real_tokens for batch in batches))
         timing.computed.append(sum(batch.computed_tokens for batch in batches))
@@ -178,17 +171,6 @@ def our_stepper(store: TokenStore, shape: dict[str, int], changes: dict[str, Any
                                              len(batch.labels)) for batch in batches))
 
     return step
-
-
-def gemm_limit(dtype: torch.dtype, seconds: float = 2.0) -> float:
-    """Best FLOP/s of a large matrix product, the roof of any training here."""
-    a, b = torch.randn(2048, 512, dtype=dtype), torch.randn(512, 2048, dtype=dtype)
-    best, stop = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < stop:
-        started = time.perf_counter()
-        a @ b
-        best = max(best, 2 * 2048 * 2048 * 512 / (time.perf_counter() - started))
-    return best
 
 
 def matrix_flops(shape: dict[str, int], rows: int, needed: int | None = None, heads: int | None = None) -> float:
@@ -230,9 +212,15 @@ def main() -> None:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="S")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall",
+                        help="cpu: seconds of this process, for one thread on a busy machine")
     parser.add_argument("--trainer", type=json.loads, help="settings as JSON instead of trying them all")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.clock == "cpu":
+        if options.threads != 1:
+            parser.error("--clock cpu needs --threads 1: threads that wait for each other burn time too")
+        choose_clock("cpu")
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(options.threads)
@@ -264,36 +252,53 @@ def measure(store: TokenStore, shape: dict[str, int], number_format: str,
     for name, step in steppers.items():  # warm up
         step(len(store) // ROWS - 1)
         timings[name].__init__()  # type: ignore[misc]
+    dtype = torch.bfloat16 if number_format == "bf16" else torch.float32
+    before = gemm_limit(dtype)
     theirs = run_trainer(store, shape, how, options.steps, between, warm=3 if how["compile"] else 1)
-    limit = gemm_limit(torch.bfloat16 if number_format == "bf16" else torch.float32)
-    rows = {"transformers Trainer": theirs, **timings}
+    contestants = {"transformers Trainer": theirs, **timings}
+    quiet = [number for number in range(options.steps)
+             if all(timing.others[number] < QUIET_CORES for timing in contestants.values())]
+    limit = max(before, gemm_limit(dtype))
     return {
         "shape": options.shape, "threads": options.threads, "precision": number_format, "trainer": how,
-        "trainer_tried": tried, "limit_gflops": round(limit / 1e9), "torch": torch.__version__,
+        "clock": options.clock, "load_average": os.getloadavg(), "trainer_tried": tried,
+        "limit_gflops": round(limit / 1e9), "torch": torch.__version__,
         "transformers": transformers.__version__, "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "rows": [{
-            "name": name, "real_tokens_per_s": round(statistics.median(timing.rates)),
-            "best_real_tokens_per_s": round(max(timing.rates)),
-            "computed_per_real": round(sum(timing.computed) / sum(timing.real), 3),
-            "ratio": round(statistics.median(a / b for a, b in zip(timing.rates, theirs.rates, strict=True)), 2),
-            "ratio_range": [round(f(a / b for a, b in zip(timing.rates, theirs.rates, strict=True)), 2)
-                            for f in (min, max)],
-            "share_of_limit": round(max(flops / seconds for flops, seconds in
-                                        zip(timing.flops, timing.seconds, strict=True)) / limit, 2),
-        } for name, timing in rows.items()],
+        "rounds": options.steps, "quiet_rounds": quiet,
+        "rows": [{"name": name, "all_rounds": figures(timing, theirs, range(options.steps), limit),
+                  "quiet_rounds": figures(timing, theirs, quiet, limit), "raw": vars(timing)}
+                 for name, timing in contestants.items()],
+    }
+
+
+def figures(timing: Timing, theirs: Timing, rounds: Sequence[int], limit: float) -> dict[str, Any] | None:
+    """Medians over some rounds; None for no round. A share of the limit above 1 means that the limit was disturbed."""
+    if not rounds:
+        return None
+    rates = [timing.rates[number] for number in rounds]
+    ratios = [timing.rates[number] / theirs.rates[number] for number in rounds]
+    return {
+        "real_tokens_per_s": round(statistics.median(rates)),
+        "computed_per_real": round(sum(timing.computed) / sum(timing.real), 3),
+        "ratio": round(statistics.median(ratios), 2),
+        "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)],
+        "share_of_limit": round(statistics.median(
+            timing.flops[number] / timing.seconds[number] for number in rounds) / limit, 2),
     }
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the table."""
-    print(f"shape {result['shape']}, {result['threads']} threads, {result['precision']}, "
+    """Print a table over all rounds and one over those in which the machine was ours."""
+    print(f"shape {result['shape']}, {result['threads']} threads, {result['clock']} clock, {result['precision']}, "
           f"limit {result['limit_gflops']} GFLOP/s, Trainer {result['trainer']}")
-    print(f"{'':24}{'real tok/s':>11}{'best':>8}{'computed/real':>15}{'ratio':>7}{'range':>14}{'of limit':>10}")
-    for row in result["rows"]:
-        low, high = row["ratio_range"]
-        print(f"{row['name']:24}{row['real_tokens_per_s']:>11,}{row['best_real_tokens_per_s']:>8,}"
-              f"{row['computed_per_real']:>15.2f}{row['ratio']:>7.2f}{f'{low:.2f}-{high:.2f}':>14}"
-              f"{row['share_of_limit']:>10.0%}")
+    for kind, count in (("all_rounds", result["rounds"]), ("quiet_rounds", len(result["quiet_rounds"]))):
+        print(f"{kind.replace('_', ' ')}: {count}")
+        for row in result["rows"] if count else ():
+            f = row[kind]
+            low, high = f["ratio_range"]
+            print(f"  {row['name']:22}{f['real_tokens_per_s']:>8,} real tok/s, ratio {f['ratio']:.2f} "
+                  f"({low:.2f} to {high:.2f}), computed/real {f['computed_per_real']:.2f}, "
+                  f"{f['share_of_limit']:.0%} of limit")
 
 
 if __name__ == "__main__":
