@@ -6,8 +6,7 @@ Every optimiser step holds 64 rows for both. The steps alternate in one process;
 their median is quoted. A real token is one of prompt, target or specials of a row, as a user counts them; computed
 tokens are what the layers work on. Ours keeps freed memory, which helps Trainer in this process too.
 
-Trainer runs with its documented means: fused AdamW, sampling by length, labels padded to the longest row only, no
-checkpoint or log, and the best of the settings tried first (precision, batch and accumulation, torch.compile).
+Trainer has fused AdamW, sampling by length, and the best of its settings tried first (precision, batch, compile).
 """
 
 from __future__ import annotations
@@ -84,14 +83,11 @@ class Rows(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __init__(self, store: TokenStore, count: int) -> None:
         self.store, self.count = store, min(count, len(store))
-        self.column_names = ["input_ids", "labels", "length"]
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: Any) -> Any:
-        if index == "length":
-            return self.store.lengths[: self.count].tolist()
         ids = self.store[index].tolist()
         prompt = int(self.store.prompts[index])
         return {"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]}
@@ -246,9 +242,9 @@ def measure(store: TokenStore, shape: dict[str, int], number_format: str,
         print(f"step {number}: " + ", ".join(f"{name} {timing.rates[-1]:.0f}" for name, timing in timings.items()),
               flush=True)
 
-    for name, step in steppers.items():  # warm up
+    for name, step in steppers.items():  # warm up, then forget it
         step(len(store) // ROWS - 1)
-        timings[name].__init__()  # type: ignore[misc]
+        vars(timings[name]).update(vars(Timing()))
     dtype = torch.bfloat16 if number_format == "bf16" else torch.float32
     before = gemm_limit(dtype)
     theirs = run_trainer(store, shape, how, options.steps, between, warm=3 if how["compile"] else 1)

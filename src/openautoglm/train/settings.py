@@ -41,7 +41,7 @@ class TrainSettings(Settings):
         ema_decay: decay of the averaged weights, which are then validated and kept; it warms up as
             ``(1 + step) / (10 + step)``. None: no average.
         precision: ``auto`` is bf16 where the hardware multiplies bf16, else fp32.
-        compile: ``on`` compiles the layers around attention (torch.compile); on 2 cores in fp32 it gained 0 to 5 %
+        compile: ``on`` compiles the layers around attention (torch.compile); on 2 cores in fp32 it gained 0 to 11 %
             and took a minute or more. ``auto`` does not compile so far.
         validate_every_passes: passes between validations; there is one at the end always.
         valid_rows: examples of the validation set that are used, evenly spaced; None for all.
