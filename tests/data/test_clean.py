@@ -32,6 +32,24 @@ print("go", flush=True)
 data = DataSettings.model_validate_json(sys.argv[1])
 clean(data, CleanSettings(workers=2), Path(sys.argv[2]), base=Path(sys.argv[3]))
 """
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from openautoglm.data import clean as room
+from openautoglm.data.clean_settings import CleanSettings
+from openautoglm.data.settings import DataSettings
+owner = room.os if sys.argv[4] == "replace" else room
+step, calls = getattr(owner, sys.argv[4]), []
+def last(*args, **options):
+    result = step(*args, **options)
+    calls.append(1)
+    if len(calls) == int(sys.argv[5]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+setattr(owner, sys.argv[4], last)
+data = DataSettings.model_validate_json(sys.argv[1])
+room.clean(data, CleanSettings(workers=2), Path(sys.argv[2]), base=Path(sys.argv[3]))
+"""
 NO_SPLIT = {"split": {"valid": 0, "test": 0}}
 
 
@@ -137,18 +155,13 @@ def test_other_files_and_stale_splits(cleaning: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("delay_s", [0.3, 0.9])
-def test_a_killed_run_leaves_nothing_half_done(cleaning: Any, delay_s: float) -> None:
+@pytest.mark.parametrize(("step", "call"), [("collect", 1), ("deal", 1), ("replace", 2)])
+def test_a_killed_run_leaves_nothing_half_done(cleaning: Any, step: str, call: int) -> None:
     pairs = [(f"record {number // 3}", cleaning.sentence(number)) for number in range(9000)]
     data = cleaning.data(train=pairs)
-    process = subprocess.Popen([sys.executable, "-c", COMMAND, data.model_dump_json(), str(cleaning.out),
-                                str(cleaning.folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(delay_s)
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    ended = subprocess.run([sys.executable, "-c", KILLED, data.model_dump_json(), str(cleaning.out),
+                            str(cleaning.folder), step, str(call)], stderr=subprocess.DEVNULL, check=False)
+    assert ended.returncode == -signal.SIGKILL
     assert not (cleaning.out / "quality.json").exists()
     clean(data, CleanSettings(workers=2), cleaning.out, base=cleaning.folder)
     again = hashes(cleaning.out)
@@ -165,7 +178,9 @@ def test_an_interrupt_ends_all_processes(cleaning: Any) -> None:
                                start_new_session=True, text=True)
     assert process.stdout is not None
     process.stdout.readline()
-    time.sleep(1.0)
+    while process.poll() is None and not any((cleaning.out / ".clean").glob("*")):
+        time.sleep(0.005)
+    time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode != 0
