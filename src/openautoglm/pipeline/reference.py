@@ -31,24 +31,6 @@ One dial first: `model.size` and `budget.minutes` set everything that is left ou
 `autoglm check TASK` shows what would be chosen, and a run keeps it, with reasons, in `plan.json`.
 """
 
-_PLAIN = {
-    "TrainSettings.batch_unit": "What `batch` counts: examples, or target tokens.",
-    "TrainSettings.decay_share": "Share of the run over which `wsd` lowers the learning rate at its end.",
-    "TrainSettings.final_lr_ratio": "The last learning rate, as a share of the highest.",
-    "TrainSettings.decay_embeddings": "Whether weight decay acts on embeddings too.",
-    "TrainSettings.betas": "AdamW's decay rates of the gradient's mean and of its square.",
-    "TrainSettings.gradient_checkpointing": "Recompute layers in the backward pass: less memory, more time.",
-    "TrainSettings.seed": "Order of the examples and dropout; left out, the task's `seed`.",
-    "TrainSettings.checkpoint_every_minutes": "Minutes between checkpoints.",
-    "TrainSettings.checkpoint_every_steps": "Steps between checkpoints.",
-    "TrainSettings.tensorboard": "Write curves for TensorBoard, where it is installed.",
-    "Override.low": "Smallest value.", "Override.high": "Largest value.",
-    "Override.log": "Search evenly in the logarithm.", "Override.step": "Step of whole numbers.",
-    "Override.choices": "The values to choose from.",
-}
-"""Settings whose names say it all in their own room, in words for readers of the reference."""
-
-
 def reference() -> str:
     """The whole document."""
     parts = [_HEAD, "## Top level\n", *_table(Task)]
@@ -77,10 +59,10 @@ def _table(model: type[BaseModel]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for name, field in model.model_fields.items():
         inner = _model_of(field.annotation)
-        text = field.description or described.get(name) or _PLAIN.get(f"{model.__name__}.{name}", "")
+        text = field.description or described.get(name, "")
         if not text and inner is not None:
             text = _first_paragraph(inner).partition("\n\n")[0]
-        yield f"| `{name}` | {_cell(_type(field))} | {_cell(_default(field))} | {_cell(text)} |"
+        yield f"| `{name}` | {_cell(_type(field))} | {_cell(_default(field))} | {_prose(text)} |"
 
 
 def _rules() -> Iterator[str]:
@@ -191,6 +173,12 @@ def _default(field: FieldInfo) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def _prose(text: str) -> str:
+    """A docstring's words as a reader of YAML knows them."""
+    text = re.sub(r"\bNone\b", "null", _cell(text).replace("``", "`"))
+    return text[:1].upper() + text[1:]
 
 
 def main(arguments: list[str]) -> None:

@@ -12,7 +12,15 @@ Scalar = bool | int | float | str
 
 
 class Override(Settings):
-    """What a user puts in place of one dimension; give ``choices``, or ``low`` and ``high``."""
+    """What a user puts in place of one dimension; give ``choices``, or ``low`` and ``high``.
+
+    Attributes:
+        low: smallest value.
+        high: largest value.
+        log: search evenly in the logarithm.
+        step: step of whole numbers.
+        choices: the values to choose from.
+    """
 
     low: float | None = None
     high: float | None = None

@@ -23,6 +23,7 @@ class TrainSettings(Settings):
         tokens: real tokens (prompt, target and specials of each example) to see.
         minutes: time for training itself, validation and checkpoints included.
         batch: size of one optimiser step in `batch_unit`.
+        batch_unit: what `batch` counts: examples, or target tokens.
         layout: how a step's examples lie in rows. ``bucket``: one a row, rows of like length together;
             ``packed``: several a row; ``shared``: examples of one source share a single copy of it.
         row_tokens: length of a row of layout ``packed``, or the longest example of the step if that is
@@ -32,8 +33,12 @@ class TrainSettings(Settings):
         lr: the highest learning rate.
         schedule: ``cosine`` to `final_lr_ratio` after warm-up, ``wsd`` (constant, then linear over
             `decay_share`), or ``constant``.
+        decay_share: share of the run over which ``wsd`` lowers the learning rate at its end.
+        final_lr_ratio: the last learning rate, as a share of the highest.
         warmup_share: share of the run over which the learning rate rises.
         weight_decay: AdamW's; never on norms and biases, on embeddings only with `decay_embeddings`.
+        decay_embeddings: whether weight decay acts on embeddings too.
+        betas: AdamW's decay rates of the gradient's mean and of its square.
         clip_norm: bound of the gradient's norm; None leaves it.
         label_smoothing: share of probability spread over the vocabulary.
         agreement: how strongly a reference is weighted by its agreement with the other references of its source
@@ -43,12 +48,17 @@ class TrainSettings(Settings):
         precision: ``auto`` is bf16 where the hardware multiplies bf16, else fp32.
         compile: ``on`` compiles the layers around attention (torch.compile); on 2 cores in fp32 it gained 0 to 11 %
             and took a minute or more. ``auto`` does not compile so far.
+        gradient_checkpointing: recompute layers in the backward pass: less memory, more time.
+        seed: order of the examples and dropout; left out, the task's `seed`.
         validate_every_passes: passes between validations; there is one at the end always.
         valid_rows: examples of the validation set that are used, evenly spaced; None for all.
         best_by: ``valid_loss`` or a metric which the validation hook returns.
         best_mode: whether the best is the smallest or the greatest; auto: smallest for ``valid_loss`` only.
         patience: validations without a new best after which training ends; None never ends early.
+        checkpoint_every_minutes: minutes between checkpoints; None: none by the clock.
+        checkpoint_every_steps: steps between checkpoints; None: none by steps.
         keep: checkpoints kept.
+        tensorboard: write curves for TensorBoard, where it is installed.
     """
 
     passes: float | None = Field(default=4.0, gt=0)
