@@ -63,7 +63,7 @@ class AutoTrainer:
 
     def train(self) -> Path:
         """Train, with all that comes before; return the folder of the trained model."""
-        run_stages(self._run, until="train")
+        run_stages(self._run, until="self_distill")
         return self._run.model
 
     def evaluate(self) -> dict[str, Any]:

@@ -20,5 +20,5 @@ def train(task: TaskFile, output: Output = None, fresh: Fresh = False) -> None:
     from openautoglm.pipeline.stages.order import run_stages
 
     current = Run.of(task, output)
-    run_stages(current, until="train", from_="train" if fresh else None)
+    run_stages(current, until="self_distill", from_="train" if fresh else None)
     print_train(current)

@@ -5,6 +5,7 @@ Shapes: N texts, G distinct n-grams of one order.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -40,6 +41,28 @@ def bleu(texts: Sequence[str]) -> Matrix:
     return found
 
 
+def bleu_to(references: Sequence[str], texts: Sequence[str]) -> Matrix:
+    """Return sentence BLEU, 0 to 1, of each text against all references together, [N].
+
+    As `bleu`; an n-gram counts up to the most often that one reference has it, and the closest reference's length (the
+    shorter of two) sets the brevity penalty.
+    """
+    known = [_WORD.findall(text.casefold()) for text in references]
+    found = numpy.zeros(len(texts))
+    most = [_most(known, order) for order in range(1, _BLEU_ORDER + 1)]
+    for number, text in enumerate(texts):
+        words = _WORD.findall(text.casefold())
+        closest = min((len(row) for row in known), key=lambda length: (abs(length - len(words)), length))
+        log = min(0.0, 1.0 - closest / max(len(words), 1e-9))
+        for order in range(1, _BLEU_ORDER + 1):
+            counter = _grams(words, order)
+            smooth = 0.0 if order == 1 else 1.0
+            matches = sum(min(count, most[order - 1][gram]) for gram, count in counter.items()) + smooth
+            log += math.log(max(matches / max(counter.total() + smooth, 1.0), 1e-60)) / _BLEU_ORDER
+        found[number] = math.exp(log)
+    return found
+
+
 def chrf(texts: Sequence[str]) -> Matrix:
     """Return chrF2, 0 to 1, of each text (row) against each as the only reference (column).
 
@@ -63,10 +86,23 @@ def chrf(texts: Sequence[str]) -> Matrix:
 UTILITIES: dict[str, Callable[[Sequence[str]], Matrix]] = {"bleu": bleu, "chrf": chrf}
 
 
+def _grams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
+    """Count the n-grams of one text."""
+    return Counter(zip(*(words[i:] for i in range(order)), strict=False))
+
+
+def _most(rows: Sequence[Sequence[str]], order: int) -> Counter[tuple[str, ...]]:
+    """Count each n-gram as often as the row that has it most."""
+    most: Counter[tuple[str, ...]] = Counter()
+    for row in rows:
+        most |= _grams(row, order)
+    return most
+
+
 def _counts(rows: Sequence[Sequence[str]], order: int) -> NDArray[numpy.int32]:
     """Return how often each n-gram stands in each row, [N, G]."""
     places: dict[tuple[str, ...], int] = {}
-    counted = [Counter(zip(*(row[i:] for i in range(order)), strict=False)) for row in rows]
+    counted = [_grams(row, order) for row in rows]
     for counter in counted:
         for gram in counter:
             places.setdefault(gram, len(places))

@@ -89,9 +89,19 @@ class Run:
         return self.folder / "train"
 
     @property
-    def model(self) -> Path:
-        """The trained model as a bundle without scores."""
+    def trained(self) -> Path:
+        """The model as training left it, a bundle without scores."""
         return self.train / "model"
+
+    @property
+    def self_distill(self) -> Path:
+        """Targets, checkpoints and the model of self-distillation."""
+        return self.folder / "self_distill"
+
+    @property
+    def model(self) -> Path:
+        """The model that is evaluated and exported, a bundle without scores."""
+        return self.self_distill / "model" if self.task.self_distill.enabled else self.trained
 
     @property
     def evaluate(self) -> Path:

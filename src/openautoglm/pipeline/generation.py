@@ -32,13 +32,15 @@ class Asked(Protocol):
 class Answer(NamedTuple):
     """The text chosen for a record, with all candidates and their log-probabilities.
 
-    ``finished`` says whether the chosen text ended by itself rather than at the bound on tokens.
+    ``finished`` says whether the chosen text ended by itself rather than at the bound on tokens, ``ended`` the same of
+    each candidate.
     """
 
     text: str
     finished: bool
     candidates: tuple[str, ...]
     logprobs: tuple[float, ...]
+    ended: tuple[bool, ...] = ()
 
 
 class Author:
@@ -76,7 +78,8 @@ class Author:
                     texts = [self.template.reply(candidate.ids, self.tokenizer) for candidate in candidates]
                     logprobs = tuple(candidate.logprob for candidate in candidates)
                     chosen = choose(texts, records[index].fields, sampling, logprobs)
-                    answers[index] = Answer(texts[chosen], candidates[chosen].finished, tuple(texts), logprobs)
+                    answers[index] = Answer(texts[chosen], candidates[chosen].finished, tuple(texts), logprobs,
+                                            tuple(candidate.finished for candidate in candidates))
                 bar.advance(len(chunk))
         return [answers[index] for index in range(len(records))]
 

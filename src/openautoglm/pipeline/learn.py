@@ -48,7 +48,7 @@ def learn(run: Run, plan: Plan, material: Material) -> dict[str, Any]:
     last = deque(events, maxlen=1)
     if adapted:
         model = merge_lora(model)
-    write_bundle(run.model, model=model, spec=spec, tokenizer=tokenizer, template=template, card_facts={
+    write_bundle(run.trained, model=model, spec=spec, tokenizer=tokenizer, template=template, card_facts={
         "data": data_fingerprint(run), "recipe": {"train": plan.train.model_dump(mode="json")}})
     return _facts(last[0] if last else None, spec)
 

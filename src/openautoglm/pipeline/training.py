@@ -29,7 +29,7 @@ def fresh_model(spec: GlmSpec, *, seed: int, dropout: float, attention_dropout: 
     return hf.build(spec, seed=seed, dropout=dropout, attention_dropout=attention_dropout).to(device())
 
 
-def drive(model: Any, train_store: TokenStore, valid_store: TokenStore, settings: TrainSettings,
+def drive(model: Any, train_store: TokenStore, valid_store: TokenStore | None, settings: TrainSettings,
           folder: Path | None, *, label: str, on_validate: Hook | None = None) -> Generator[StepEvent]:
     """Train with a progress bar (real tokens/s, loss, time left), passing the events on."""
     from openautoglm.train.loop import train

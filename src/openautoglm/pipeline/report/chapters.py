@@ -156,7 +156,15 @@ def training_chapter(facts: RunFacts) -> str:
             f"{last['tokens'] / max(last['elapsed_s'], 1e-9):,.0f} tokens/s with validation")
     if best:
         note += f"; the weights kept are those of step {best[-1]['step']:,}"
-    return text(note + ".") + plots(charts)
+    return text(note + ".") + plots(charts) + _self_distillation(facts.facts("self_distill"))
+
+
+def _self_distillation(found: dict[str, Any]) -> str:
+    """What self-distillation did; empty where it was off."""
+    if not found:
+        return ""
+    return text(f"Then self-distillation: targets of its own for {found['targets']:,} of {found['sources']:,} training "
+                "sources" + (f", learnt in {found['steps']:,} steps" if "steps" in found else "") + ".")
 
 
 def score_chapter(facts: RunFacts) -> str:

@@ -13,7 +13,7 @@ class EvaluateStage:
     """Generates with every decoding, scores, and chooses the decoding by the validation records."""
 
     name = "evaluate"
-    needs = ("clean", "train")
+    needs = ("clean", "self_distill")
     format = 1
 
     def inputs(self, run: Run) -> Any:

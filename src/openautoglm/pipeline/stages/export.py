@@ -18,7 +18,7 @@ class ExportStage:
     """Writes the bundle; each file of it is whole or absent."""
 
     name = "export"
-    needs = ("train", "evaluate")
+    needs = ("self_distill", "evaluate")
     format = 1
 
     def inputs(self, run: Run) -> Any:
@@ -59,5 +59,6 @@ def card_facts(run: Run) -> dict[str, Any]:
         "recipe": {"name": run.task.name, "seed": run.task.seed, "decoding": scores["decodings"][chosen],
                    "decoding_name": chosen, "record": run.task.data.model_dump(mode="json", include=_SHAPE),
                    "clean": run.task.clean.model_dump(mode="json", exclude={"workers"}),
+                   "self_distill": run.task.self_distill.model_dump(mode="json"),
                    "plan": plan.model_dump(mode="json", exclude={"reasons"}),
                    "start": run.task.model.model_dump(mode="json", include={"checkpoint", "tune", "lora"})}}

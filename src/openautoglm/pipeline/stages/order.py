@@ -11,11 +11,12 @@ from openautoglm.pipeline.stages.export import ExportStage
 from openautoglm.pipeline.stages.plan import PlanStage
 from openautoglm.pipeline.stages.report import ReportStage
 from openautoglm.pipeline.stages.search import SearchStage
+from openautoglm.pipeline.stages.self_distill import SelfDistillStage
 from openautoglm.pipeline.stages.tokenizer import TokenizerStage
 from openautoglm.pipeline.stages.train import TrainStage
 
-STAGES: tuple[Stage, ...] = (CleanStage(), TokenizerStage(), PlanStage(), SearchStage(), TrainStage(), EvaluateStage(),
-                             ExportStage(), ReportStage())
+STAGES: tuple[Stage, ...] = (CleanStage(), TokenizerStage(), PlanStage(), SearchStage(), TrainStage(),
+                             SelfDistillStage(), EvaluateStage(), ExportStage(), ReportStage())
 
 
 def run_stages(run: Run, *, until: str | None = None, from_: str | None = None, fresh: bool = False) -> dict[str, str]:

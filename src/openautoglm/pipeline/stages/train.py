@@ -29,7 +29,7 @@ class TrainStage:
 
     def results(self, run: Run) -> Sequence[Path]:
         """The model."""
-        return (run.model / "autoglm.json",)
+        return (run.trained / "autoglm.json",)
 
     def run(self, run: Run) -> dict[str, Any]:
         """Train to the end, and write the model."""
