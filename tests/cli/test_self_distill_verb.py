@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import autoglm, start
-from tiny_task import write_task
 
+from command_line import autoglm, start
 from openautoglm.core.files import read_json
+from tiny_task import write_task
 
 MORE = "self_distill: {enabled: true, passes: 12, decoding: {num_beams: 2, n: 2}}"
 MODEL = "runs/tiny/self_distill/model/model.safetensors"
