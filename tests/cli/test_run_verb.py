@@ -86,12 +86,19 @@ def test_a_killed_run_goes_on_to_the_same_model(finished: Path, tmp_path: Path, 
     assert not list((tmp_path / "runs/tiny").rglob("*.part"))
 
 
-def test_a_search_is_run_and_its_point_is_trained(tmp_path: Path) -> None:
+def test_a_search_killed_in_its_middle_ends_as_a_whole_one_and_its_point_is_trained(tmp_path: Path) -> None:
     more = ("search: {trials: 3, dev_cases: 5, trial_tokens: 3000, startup_trials: 10,\n"
             "         space: {layers: 1, hidden_size: 16, vocab_size: [300, 320]}}")
+    (tmp_path / "whole").mkdir()
+    whole = write_task(tmp_path / "whole", more=more)
     task = write_task(tmp_path, more=more)
+    assert autoglm("run", whole).returncode == 0
+    kill_once_there(tmp_path / "runs/tiny/search/trials.json", "run", task)
+    assert not (tmp_path / "runs/tiny/search/chosen.json").exists()
     done = autoglm("run", task)
     assert done.returncode == 0, done.stderr
+    assert "search: going on where it stopped" in done.stderr
+    assert weights(tmp_path) == weights(tmp_path / "whole")
     run = tmp_path / "runs/tiny"
     trials = read_json(run / "search/trials.json")
     assert sum(trial["state"] in ("complete", "pruned") for trial in trials["trials"]) == 3
