@@ -122,7 +122,7 @@ def _rows(run: Run, split: str, paths: list[Path], found: Check) -> Rows | None:
         found.add(f"data.{split}", error.message, "fault", error.remedy or "")
         return None
     found.add(f"{split} rows", f"{'' if seen.complete else 'about '}{seen.rows_estimate:,}")
-    rows = Rows([row for row in seen.random if isinstance(row, Example)], seen.rows_estimate)
+    rows = Rows([row for row in seen.random if isinstance(row, Example)], seen.rows_estimate, seen.per_source)
     if not rows.examples:
         found.add(f"data.{split}", "not one row can be read", "fault", "check format, encoding and delimiter")
     if seen.rejects:

@@ -24,10 +24,11 @@ _LONG_RATIO = 0.01
 
 
 class Rows(NamedTuple):
-    """Sampled examples of a split, and how many rows its files hold in all."""
+    """Sampled examples of a split, how many rows its files hold in all, and how many share a source."""
 
     examples: list[Example]
     rows: int
+    per_source: float = 1.0
 
     @property
     def text_bytes(self) -> int:
@@ -116,11 +117,12 @@ def estimate(run: Run, sample: Rows, machine: Machine) -> Estimate:
         special = {"pad_id": None, "eos_ids": ()}
     plan = resolve(run.task, data, limits, given=checkpoint_spec(run), **special)  # type: ignore[arg-type]
     return _costs(run, plan, data, limits.flops_per_s, limits.memory_bytes, machine,
-                  sum(length > positions for length in lengths) / len(lengths), positions, text_bytes)
+                  sum(length > positions for length in lengths) / len(lengths), positions, text_bytes,
+                  sample.per_source)
 
 
 def _costs(run: Run, plan: Plan, data: DataFacts, flops_per_s: float, memory_bytes: int, machine: Machine,
-           overlong_ratio: float, positions: int, text_bytes: int) -> Estimate:
+           overlong_ratio: float, positions: int, text_bytes: int, per_source: float) -> Estimate:
     spec, train = plan.spec, plan.train
     mean = data.train_tokens / data.train_rows
     rows = (
@@ -131,6 +133,9 @@ def _costs(run: Run, plan: Plan, data: DataFacts, flops_per_s: float, memory_byt
     step_tokens = int(rows * mean / train.accumulation) + train.row_tokens
     tokens = min((limit for limit in (train.tokens, train.passes and train.passes * data.train_tokens) if limit),
                  default=0)
+    if train.layout == "shared":
+        sharing = min(per_source, train.references_per_source)
+        tokens *= (data.target_tokens + (data.train_tokens - data.target_tokens) / sharing) / data.train_tokens
     minutes = tokens * spec.training_flops_per_token(int(mean)) / flops_per_s / 60
     if train.minutes is not None:
         minutes = min(minutes, train.minutes) if tokens else train.minutes

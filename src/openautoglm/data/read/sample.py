@@ -25,6 +25,7 @@ class Sample(NamedTuple):
         rejects: rejects among them.
         complete: whether that is every row.
         rows_estimate: rows of all files; exact when complete, else by the share of bytes read.
+        per_source: examples that have the same source and turns, on average over those looked at.
     """
 
     first: list[Example | Reject]
@@ -33,6 +34,7 @@ class Sample(NamedTuple):
     rejects: int
     complete: bool
     rows_estimate: int
+    per_source: float = 1.0
 
 
 def sample(paths: Iterable[Path], settings: DataSettings, n: int, seed: int, *,
@@ -47,6 +49,7 @@ def sample(paths: Iterable[Path], settings: DataSettings, n: int, seed: int, *,
     drawn: list[tuple[int, Example | Reject]] = []
     rows = rejects = 0
     complete = True
+    sources: set[int] = set()
 
     def on_bytes(count: int) -> None:
         nonlocal bytes_read
@@ -57,6 +60,8 @@ def sample(paths: Iterable[Path], settings: DataSettings, n: int, seed: int, *,
             complete = False
             break
         rejects += isinstance(item, Reject)
+        if isinstance(item, Example):
+            sources.add(hash((item.source, item.turns)) if item.source or item.turns else -rows)
         if rows < n:
             first.append(item)
             drawn.append((rows, item))
@@ -65,4 +70,5 @@ def sample(paths: Iterable[Path], settings: DataSettings, n: int, seed: int, *,
         rows += 1
     estimate = rows if complete else max(rows, round(rows * count_bytes(paths) / max(bytes_read, 1)))
     drawn.sort(key=lambda pair: pair[0])
-    return Sample(first, [item for _, item in drawn], rows, rejects, complete, estimate)
+    return Sample(first, [item for _, item in drawn], rows, rejects, complete, estimate,
+                  max(1.0, (rows - rejects) / max(1, len(sources))))
