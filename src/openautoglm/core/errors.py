@@ -8,6 +8,7 @@
     ├── RuleError          a cleaning rule that cannot work as configured
     ├── TokenizerError     text that cannot become ids, a damaged tokenizer
     ├── SpecError          an architecture that cannot be built or is not supported
+    ├── GraphError         a graph, an operator or a rule that does not fit
     ├── BundleError        a bundle that is damaged, too new, or not a bundle
     ├── TrainError         training cannot start or go on
     │   └── CheckpointError    a checkpoint that is damaged or of another run
@@ -85,6 +86,10 @@ class TokenizerError(AutoGLMError):
 
 class SpecError(AutoGLMError):
     """An architecture that cannot be built or is not supported."""
+
+
+class GraphError(AutoGLMError):
+    """A graph that is not whole, an operator whose inputs do not fit, a rule that breaks its contract."""
 
 
 class BundleError(AutoGLMError):
