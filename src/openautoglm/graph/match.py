@@ -52,7 +52,7 @@ class Match:
     nodes: tuple[Node, ...] = ()
     leaves: tuple[Value, ...] = ()
     _bound: dict[str, Value | Node] = field(default_factory=dict)
-    _closed: tuple[Node, ...] = ()
+    _closed: tuple[Value, ...] = ()
 
     def __getitem__(self, name: str) -> Value:
         """What was captured as `name`; of a node its first output.
@@ -106,8 +106,8 @@ class Match:
 
     def _with_node(self, node: Node, pattern: OperatorPattern) -> Match:
         bound = {**self._bound, pattern.name: node} if pattern.name else self._bound
-        closed = self._closed if pattern.read_elsewhere else (*self._closed, node)
-        return replace(self, nodes=(*self.nodes, node), _bound=bound, _closed=closed)
+        closed = (value for place, value in enumerate(node.outputs) if not pattern.is_open(place))
+        return replace(self, nodes=(*self.nodes, node), _bound=bound, _closed=(*self._closed, *closed))
 
     def _with_leaves(self, values: Sequence[Value]) -> Match:
         return replace(self, leaves=(*self.leaves, *values)) if values else self
@@ -137,7 +137,7 @@ def roots_of(pattern: Pattern) -> frozenset[str]:
 def _nothing_is_lost(match: Match, readers: Readers) -> bool:
     inside = set(match.nodes)
     return not any(value in readers.asked or any(reader not in inside for reader in readers.of(value))
-                   for node in match._closed if node not in match.roots for value in node.outputs)
+                   for value in match._closed if value.producer not in match.roots)
 
 
 def _siblings(pattern: Siblings, node: Node, readers: Readers) -> Iterator[Match]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from openautoglm.core.errors import GraphError
 from openautoglm.graph.ir import Attribute, Node, Value
@@ -55,7 +56,7 @@ class OperatorPattern(Pattern):
         where: one more condition, asked of the node.
         name: under which the node is remembered; empty for none.
         place: which of its outputs is meant, where the pattern stands for a value.
-        read_elsewhere: nodes outside of the match may read its outputs too.
+        open_: which of its outputs nodes outside of the match may read too.
     """
 
     operators: tuple[str, ...]
@@ -64,15 +65,19 @@ class OperatorPattern(Pattern):
     where: Callable[[Node], bool] | None = None
     name: str = ""
     place: int = 0
-    read_elsewhere: bool = False
+    open_: tuple[int, ...] | Literal["all"] = ()
 
     def as_(self, name: str) -> OperatorPattern:
         """Remember the node as `name`."""
         return replace(self, name=name)
 
-    def shared(self) -> OperatorPattern:
-        """Allow other nodes to read it too; unless the rule replaces it, the node stays for them."""
-        return replace(self, read_elsewhere=True)
+    def shared(self, *places: int) -> OperatorPattern:
+        """Allow other nodes to read its outputs (those of `places`) too; unless replaced, they stay for them."""
+        return replace(self, open_=places or "all")
+
+    def is_open(self, place: int) -> bool:
+        """Whether others may read this output."""
+        return self.open_ == "all" or place in self.open_
 
     def __getitem__(self, place: int) -> OperatorPattern:
         """Mean another output than the first."""
@@ -110,7 +115,7 @@ class Siblings(Pattern):
         object.__setattr__(self, "at_least", at_least)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Operation:
     """The name of an operator, called to make patterns: ``Linear = Operation("linear")``, then ``Linear()``.
 

@@ -22,7 +22,7 @@ from openautoglm.graph.pattern import Capture, OperatorPattern, Pattern
 MOST_ROUNDS = 16
 MOST_PER_NODE = 4
 """A rule that is applied more often than this for each node of the graph has no end."""
-Values = Value | Sequence[Value] | Mapping[str, Value] | None
+Values = Value | Sequence[Value] | Mapping[Value, Value] | None
 Replacement = Callable[[Match, Graph], Values]
 _log = get(__name__)
 
@@ -54,7 +54,7 @@ class ReplacePattern:
         pattern: what to look for.
         replacement: an operator with the leaves of the match as inputs (or those that it names) and the attributes of
             the matched nodes; or a function of match and graph. A function returns what takes the place of
-            `Match.outputs` (a value, or several), or of captured values by their names, or None to decline.
+            `Match.outputs` (a value, or several), or a mapping of old values to new ones, or None to decline.
             It appends its nodes with `Graph.apply` and gives no thought to their order.
         name: of the rule.
         where: a condition on the whole match.
@@ -84,7 +84,7 @@ class ReplacePattern:
         wanted = self.replacement.inputs
         inputs = [match[one.name] for one in wanted if isinstance(one, Capture)] if wanted else match.leaves
         given = {name: value for name, value in self.replacement.attributes.items() if not callable(value)}
-        return graph.node(self.replacement.operators[0], *inputs, name=match.outputs[0].name,
+        return graph.node(self.replacement.operators[0], *inputs, name=match.outputs[0].name, before=None,
                           **(match.attributes | given)).outputs
 
 
@@ -138,6 +138,7 @@ class _Pass:
     def __init__(self, rule: ReplacePattern, graph: Graph, limit: int) -> None:
         self.rule, self.graph, self.limit = rule, graph, limit
         self.readers = Readers(graph)
+        self.order = tuple(graph.nodes)
         self.dead: set[Node] = set()
         self.made: dict[Node, list[Node]] = {}
 
@@ -145,7 +146,7 @@ class _Pass:
         """Replace what matches; return what was done."""
         done: list[Application] = []
         roots = roots_of(self.rule.pattern)
-        for node in tuple(self.graph.nodes):
+        for node in self.order:
             if node.operator in roots and node not in self.dead and self._replace(node):
                 done.append(Application(self.rule.name, node.output.name))
                 if len(done) > self.limit:
@@ -161,11 +162,10 @@ class _Pass:
                 continue
             count = len(self.graph.nodes)
             values = self.rule.values(match, self.graph)
-            new = self.graph.nodes[count:]
-            del self.graph.nodes[count:]
             if values is not None:
-                self._exchange(match, _pairs(match, values), new)
+                self._exchange(match, _pairs(match, values), self.graph.nodes[count:])
                 return True
+            del self.graph.nodes[count:]
         return False
 
     def _exchange(self, match: Match, pairs: Sequence[tuple[Value, Value]], new: list[Node]) -> None:
@@ -196,27 +196,24 @@ class _Pass:
             if node not in self.dead and not operator_of(node.operator).effect and not self.readers.read(node):
                 self.dead.add(node)
                 self.readers.drop(node)
+                self.graph.nodes.remove(node)
                 waiting += [value.producer for value in node.inputs if value.producer is not None]
 
     def _settle(self) -> None:
-        nodes: list[Node] = []
-        for node in self.graph.nodes:
-            nodes += self.made.get(node, ())
-            if node not in self.dead:
-                nodes.append(node)
-        self.graph.nodes = in_running_order(nodes)
+        nodes = (one for node in self.order for one in (*self.made.get(node, ()), node))
+        self.graph.nodes = in_running_order([node for node in nodes if node not in self.dead])
         self.graph.remove_dead()
 
 
 def _pairs(match: Match, values: Values) -> list[tuple[Value, Value]]:
     """What is replaced by what."""
     if isinstance(values, Mapping):
-        pairs = [(match[name], value) for name, value in values.items()]
+        pairs = list(values.items())
     else:
         given = [values] if isinstance(values, Value) else list(values or ())
         if len(given) != len(match.outputs):
             raise GraphError(f"gives {len(given)} values for {len(match.outputs)}", where=match.outputs[0].name,
-                             remedy="return one value for each output of the match, or a mapping of captured names")
+                             remedy="return one value for each output of the match, or a mapping")
         pairs = list(zip(match.outputs, given, strict=True))
     if all(old is new for old, new in pairs):
         raise GraphError("replaces a value by itself", where=match.outputs[0].name, remedy="return None to decline")

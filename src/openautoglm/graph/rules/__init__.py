@@ -1,0 +1,1 @@
+"""Rewrites of the graph, a file for each rule or small family; `registry` lists them in their order."""
