@@ -74,6 +74,7 @@ def quantise(matrix: Float32 | Bf16, bits: Literal[8, 4], group: int = 32, *, sy
 
     Symmetric 8 bits: the largest magnitude becomes 127. Symmetric 4 bits: it becomes -8 (so the scale takes the
     opposite of its sign), which uses all sixteen levels. Asymmetric: the levels span least to greatest value and 0.
+    Scales are rounded to what packed weights hold: an fp16 share of the largest scale of the row.
 
     Raises:
         GraphError: not a matrix, groups that do not divide its rows, or values that are not finite.
@@ -108,10 +109,10 @@ def _chunks(rows: int, columns: int) -> Iterator[slice]:
 def _symmetric(grouped: Float32, bits: int, scales: Float32) -> Float32:
     least, greatest = grouped.min(-1), grouped.max(-1)
     if bits == 8:
-        scales[...] = np.maximum(-least, greatest) / 127
+        scales[...] = _rounded(np.maximum(-least, greatest) / 127)
         low, high = -127, 127
     else:
-        scales[...] = np.where(-least > greatest, least, greatest) / -8
+        scales[...] = _rounded(np.where(-least > greatest, least, greatest) / -8)
         low, high = -8, 7
     return np.clip(np.rint(_divide(grouped, scales)), low, high)
 
@@ -119,9 +120,17 @@ def _symmetric(grouped: Float32, bits: int, scales: Float32) -> Float32:
 def _asymmetric(grouped: Float32, bits: int, scales: Float32, zeros: NDArray[np.uint8]) -> Float32:
     top = (1 << bits) - 1
     least, greatest = np.minimum(grouped.min(-1), 0), np.maximum(grouped.max(-1), 0)
-    scales[...] = (greatest - least) / top
+    scales[...] = _rounded((greatest - least) / top)
     zeros[...] = np.clip(np.rint(_divide(-least[..., None], scales)), 0, top)[..., 0]
     return np.clip(np.rint(_divide(grouped, scales)) + zeros[..., None], 0, top)
+
+
+def _rounded(scales: Float32) -> Float32:
+    """Scales [O, G] as an fp16 share of the largest magnitude of their row."""
+    largest = np.abs(scales).max(-1, keepdims=True)
+    shares = np.divide(scales, largest, out=np.zeros_like(scales), where=largest > 0)
+    rounded: Float32 = shares.astype(np.float16).astype(np.float32) * largest
+    return rounded
 
 
 def _divide(grouped: Float32, scales: Float32) -> Float32:
