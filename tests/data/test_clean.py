@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -172,15 +173,14 @@ def test_a_killed_run_leaves_nothing_half_done(cleaning: Any, step: str, call: i
 
 @pytest.mark.slow
 def test_an_interrupt_ends_all_processes(cleaning: Any) -> None:
-    data = cleaning.data(train=[(f"record {number}", cleaning.sentence(number)) for number in range(30000)])
+    data = cleaning.data(train=[(f"record {number}", cleaning.sentence(number)) for number in range(60000)])
     process = subprocess.Popen([sys.executable, "-c", COMMAND, data.model_dump_json(), str(cleaning.out),
                                 str(cleaning.folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                start_new_session=True, text=True)
     assert process.stdout is not None
     process.stdout.readline()
-    while process.poll() is None and not any((cleaning.out / ".clean").glob("*")):
-        time.sleep(0.005)
-    time.sleep(0.2)
+    while process.poll() is None and written(cleaning.out / ".clean") < 500_000:
+        time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode != 0
@@ -210,6 +210,15 @@ def test_the_planted_facts_of_e2e_are_found(shared_data: Path, tmp_path: Path) -
 def hashes(folder: Path) -> dict[str, str]:
     """Hashes of all results."""
     return {name: sha256_file(folder / name) for name in OUTPUTS if (folder / name).exists()}
+
+
+def written(folder: Path) -> int:
+    """Bytes of the files that stand in a folder at this moment."""
+    sizes = []
+    for path in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return sum(sizes)
 
 
 def leftovers(folder: Path) -> list[str]:
