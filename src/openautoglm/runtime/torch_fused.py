@@ -1,7 +1,4 @@
-"""Torch kernels of the operators that rules make. Each says in torch what its operator means; none is tuned.
-
-Quantised weights come as tensors that are dequantised already, or as matrices that can `dequantise` themselves.
-"""
+"""Torch kernels of the operators that rules make. Each says in torch what its operator means; none is tuned."""
 
 from __future__ import annotations
 
@@ -12,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openautoglm.graph import fused
 from openautoglm.graph.ir import Attribute
 from openautoglm.runtime.kernels import register_kernel
+from openautoglm.runtime.torch_kernels import linear, rms_norm
 
-_OPERATORS = fused.__name__  # importing the module makes the operators known
 Inputs = Sequence[Any]
 Facts = Mapping[str, Attribute]
 
@@ -44,13 +40,13 @@ def unit_rms_norm(inputs: Inputs, attributes: Facts, context: Any) -> list[Tenso
 @register_kernel("norm_linear", "torch")
 def norm_linear(inputs: Inputs, attributes: Facts, context: Any) -> list[Tensor]:
     """A norm, then a linear."""
-    return [F.linear(_norm(inputs[0], inputs[1], attributes), *inputs[2:])]
+    return [linear(_norm(inputs[0], inputs[1], attributes), *inputs[2:])]
 
 
 @register_kernel("quantised_linear", "torch")
 def quantised_linear(inputs: Inputs, attributes: Facts, context: Any) -> list[Tensor]:
-    """A linear; activations stay in fp32."""
-    return [F.linear(inputs[0], _matrix(inputs[1]), *inputs[2:])]
+    """A linear; activations stay as they are."""
+    return [linear(*inputs)]
 
 
 @register_kernel("quantise_rows", "torch")
@@ -64,7 +60,7 @@ def quantised_rows_linear(inputs: Inputs, attributes: Facts, context: Any) -> li
     """A linear of quantised rows."""
     codes, scales, weight, *bias = inputs
     x = (codes.float().view(*scales.shape, -1) * scales[..., None]).flatten(-2)
-    return [F.linear(x, _matrix(weight), *bias)]
+    return [linear(x.to(context.dtype), weight, *bias)]
 
 
 @register_kernel("rms_norm_quantise", "torch")
@@ -87,18 +83,13 @@ def silu_mul_quantise(inputs: Inputs, attributes: Facts, context: Any) -> list[T
 
 
 def _norm(x: Tensor, weight: Tensor | None, attributes: Facts) -> Tensor:
-    """In fp32, as the models were trained."""
-    normed = F.rms_norm(x.float(), (x.shape[-1],), eps=float(attributes["eps"]))  # type: ignore[arg-type]
-    return (normed if weight is None else normed * weight).to(x.dtype)
+    return rms_norm(x, weight, float(attributes["eps"]))  # type: ignore[arg-type]
 
 
 def _codes(x: Tensor, attributes: Facts) -> list[Tensor]:
+    """Groups divided by a 127th of their largest; a group of zeros stays zeros."""
     group = int(attributes["group"]) or x.shape[-1]  # type: ignore[arg-type]
     grouped = x.float().reshape(*x.shape[:-1], -1, group)
     scales = grouped.abs().amax(-1) / 127
     inverse = torch.where(scales > 0, 1 / scales, 0.0)
     return [torch.round(grouped * inverse[..., None]).to(torch.int8).flatten(-2), scales]
-
-
-def _matrix(weight: Any) -> Tensor:
-    return weight if isinstance(weight, Tensor) else torch.from_numpy(weight.dequantise())

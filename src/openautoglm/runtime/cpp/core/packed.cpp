@@ -38,7 +38,7 @@ PackedView shape_of(const PackedHeader& header) {
     view.inputs = static_cast<int>(header.inputs);
     view.group = static_cast<int>(header.group);
     view.panels_count = (view.outputs + kPanel - 1) / kPanel;
-    if (!view.quantised()) {
+    if (view.format == Format::fp32 || view.format == Format::bf16) {
         expect(header.group == 0 && header.flags == 0, "groups or flags in a format without groups");
         const size_t each = view.format == Format::fp32 ? size_t{4} * view.inputs : size_t{4} * ((view.inputs + 1) / 2);
         view.panel_bytes = sizeof(PanelHead) + kPanel * each;
@@ -49,6 +49,7 @@ PackedView shape_of(const PackedHeader& header) {
            "groups of " + std::to_string(header.group) + " do not divide " + std::to_string(header.inputs) + " inputs");
     view.groups = view.inputs / view.group;
     view.group_padded = (view.group + 7) / 8 * 8;
+    view.width = view.groups * view.group_padded;
     const size_t codes = size_t{kPanel} * view.group_padded / (view.format == Format::int8 ? 1 : 2);
     view.group_bytes = sizeof(GroupHead) * (view.zeros ? 2 : 1) + codes;
     view.panel_bytes = sizeof(PanelHead) + view.groups * view.group_bytes;

@@ -59,13 +59,11 @@ struct PackedView {
     int group;         // 0 for fp32 and bf16
     int groups;        // of a row
     int group_padded;  // inputs of a group in memory: a multiple of 8
+    int width;         // of a row of activations in codes: groups * group_padded; 0 for fp32 and bf16
     int64_t panels_count;
     size_t panel_bytes;
     size_t group_bytes;  // head, zero points and codes
     const uint8_t* panels;
-
-    bool quantised() const { return format == Format::int8 || format == Format::int4; }
-    int width() const { return quantised() ? groups * group_padded : inputs; }  // of a row of activations in codes
 };
 
 // Check `bytes` bytes at `data` and say what they hold. Throws std::invalid_argument naming the fault.

@@ -10,7 +10,7 @@
 
 namespace autoglm {
 
-// Rows of activations in int8: codes [R, view.width()], scales [R, G], sums of the codes of each group [R, G].
+// Rows of activations in int8: codes [R, view.width], scales [R, G], sums of the codes of each group [R, G].
 struct Codes {
     int8_t* values;
     float* scales;

@@ -1,0 +1,31 @@
+// The kernels with AVX2, FMA and F16C. Only this unit is compiled for those instructions, and all of it but one
+// function lies in a nameless namespace: nothing that another unit might link comes from here.
+
+#include <immintrin.h>
+
+#include "kernels/table.h"
+
+namespace autoglm {
+
+namespace {
+
+#include "kernels/vec_avx2.h"
+
+#include "kernels/matmul_float.h"
+#include "kernels/quantise.h"
+
+#include "kernels/matmul_codes.h"
+
+#include "kernels/codes_avx2.h"
+
+#include "kernels/rows.h"
+
+#include "kernels/attention.h"
+
+#include "kernels/path.h"
+
+}  // namespace
+
+const Kernels& avx2_kernels() { return table(); }
+
+}  // namespace autoglm

@@ -1,0 +1,8 @@
+"""The evaluator and the tiny models of this folder become importable."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
