@@ -9,9 +9,11 @@ VENV     := .venv
 BIN      := $(VENV)/bin
 READY    := $(VENV)/.ready
 
-.PHONY: demo test lint bench docs picture clean
+NATIVE   := CMakeLists.txt $(shell find src/openautoglm/runtime -name '*.cpp' -o -name '*.h')
 
-$(READY): constraints.txt pyproject.toml
+.PHONY: demo test lint bench docs picture native clean
+
+$(READY): constraints.txt pyproject.toml $(NATIVE)
 	$(PYTHON) -c 'import sys; sys.exit("CPython 3.11 or later is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e '.[train,dev]'
@@ -31,6 +33,12 @@ lint: $(READY)  ## style, types, and the import contract
 
 bench: $(READY)  ## the figures of docs/benchmarks.md, one script after the other
 	for script in benchmarks/*.py; do echo "== $$script" && $(BIN)/python $$script || exit 1; done
+
+native:  ## the extension alone, built beside its Python files; needs cmake, ninja and nanobind (extra `dev`)
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B build/native -G Ninja $(CMAKE_ARGS) \
+	    -DPython_EXECUTABLE=$$(PATH="$(abspath $(BIN)):$$PATH" $(PYTHON) -c 'import sys; print(sys.executable)')
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/native
+	PATH="$(abspath $(BIN)):$$PATH" cmake --install build/native --prefix src
 
 docs: $(READY)  ## docs/task-reference.md from the settings models
 	$(BIN)/python -m openautoglm.pipeline.reference docs/task-reference.md
