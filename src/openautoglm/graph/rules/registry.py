@@ -1,9 +1,12 @@
-"""All rules in the order in which they are applied; those of plug-ins come after ours."""
+"""All rules, and the order in which they are applied for a target."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from openautoglm.core.errors import GraphError
 from openautoglm.core.plugins import load_plugins
+from openautoglm.graph.recipe import Quantisation
 from openautoglm.graph.rewrite import Rule
 from openautoglm.graph.rules.add_norm import fuse_add_norm
 from openautoglm.graph.rules.dead_code import dead_code
@@ -13,6 +16,7 @@ from openautoglm.graph.rules.fuse_linears import fuse_gate_up, fuse_qkv
 from openautoglm.graph.rules.gather_early import gather_early
 from openautoglm.graph.rules.merge_twins import merge_twins
 from openautoglm.graph.rules.norm_linear import fuse_norm_linear
+from openautoglm.graph.rules.quantise import QuantiseLinears
 from openautoglm.graph.rules.quantise_rows import add_norm_quantise, norm_quantise, quantise_rows, silu_mul_quantise
 from openautoglm.graph.rules.silu_mul import silu_mul, silu_mul_of_two
 
@@ -23,22 +27,42 @@ STANDARD: tuple[Rule, ...] = (
     dead_code)
 """Good for every target: the result stays the same but for rounding."""
 INT8_ROWS: tuple[Rule, ...] = (quantise_rows, norm_quantise, add_norm_quantise, silu_mul_quantise)
-"""For kernels that multiply int8 by int8, after `rules.quantise.quantise`: activations are quantised too."""
+"""For kernels that multiply int8 by int8, after linears were quantised: activations are quantised too."""
 OPTIONAL: tuple[Rule, ...] = (fold_norm_weight, fuse_norm_linear)
-"""Sometimes of use, applied when they are named; before the standard ones."""
+"""Sometimes of use, applied when they are named."""
+_INT8_TARGETS = frozenset({"native"})
+"""Families of targets whose kernels multiply int8 by int8."""
 
 
-def standard_rules(*extra: str) -> tuple[Rule, ...]:
-    """Return the standard rules and, by their names, optional ones or those of plug-ins.
+def rules_for(family: str, quantise: Quantisation | None = None, extra: Iterable[str] = ()) -> tuple[Rule, ...]:
+    """Return the standard rewrite for a target, in the order in which `rewrite` shall apply it.
+
+    Args:
+        family: of the target: ``native``, ``torch``; what stands before its colon.
+        quantise: quantise linears so; on targets that multiply int8 by int8 their activations too, once for all readers
+            and in the operator before if it can.
+        extra: names of optional rules or those of plug-ins; they come first, so they see the graph as it was built, and
+            in later rounds as the standard rules left it.
 
     Raises:
         GraphError: no rule has that name.
         PluginError: a plug-in does not load.
     """
+    quantised: tuple[Rule, ...] = ()
+    if quantise is not None:
+        quantised = (QuantiseLinears(quantise), *(INT8_ROWS if family in _INT8_TARGETS else ()))
+    return (*_named(tuple(extra)), *STANDARD, *quantised)
+
+
+def standard_rules(*extra: str) -> tuple[Rule, ...]:
+    """The rules that are good for every target, and by their names others; see `rules_for`."""
+    return rules_for("", extra=extra)
+
+
+def _named(names: tuple[str, ...]) -> Iterator[Rule]:
     known: dict[str, Rule] = {rule.name: rule for rule in OPTIONAL}
-    if set(extra) - set(known):
+    if set(names) - set(known):
         known |= load_plugins(GROUP)
-    if unknown := [name for name in extra if name not in known]:
+    if unknown := [name for name in names if name not in known]:
         raise GraphError(f"there is no rule {unknown[0]!r}", remedy=f"choose from {', '.join(sorted(known))}")
-    before = [rule for rule in OPTIONAL if rule.name in extra]
-    return (*before, *STANDARD, *(known[name] for name in extra if known[name] not in before))
+    return (known[name] for name in names)
