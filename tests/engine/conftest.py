@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from openautoglm.models import hf
-from openautoglm.models.bundle import Bundle, write_bundle
+from openautoglm.models.bundle import Bundle
+from openautoglm.models.bundle_writer import write_bundle
 from openautoglm.models.spec import GlmSpec
 from openautoglm.text.template import Template
 from openautoglm.text.tokenizer import Tokenizer

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from openautoglm.core.errors import BundleError
 from openautoglm.core.files import sha256_file
 from openautoglm.models import hf
-from openautoglm.models.bundle import Bundle, export, open_bundle, write_bundle
+from openautoglm.models.bundle import Bundle, export, open_bundle
+from openautoglm.models.bundle_writer import write_bundle
 from openautoglm.models.card import CARD_NAME
 from openautoglm.models.spec import GlmSpec
 from openautoglm.text.template import Template

@@ -1,27 +1,27 @@
-"""A model on disk: a folder which transformers loads as it is, plus our card; checked when opened."""
+"""A model on disk: a folder which transformers loads as it is, plus our card; checked when opened.
+
+Opening takes no torch: a server on a small machine does it too. Writing is in `models.bundle_writer`.
+"""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-import transformers
-from safetensors.torch import save_file
+from typing import TYPE_CHECKING, Any
 
 from openautoglm.core.errors import BundleError
-from openautoglm.core.files import atomic_folder, read_json, sha256_file, write_json
-from openautoglm.models import archive, hf
-from openautoglm.models.card import CARD_NAME, Card, read_card, versions
+from openautoglm.core.files import read_json, sha256_file
+from openautoglm.models import archive
+from openautoglm.models.card import CARD_NAME, Card, read_card
 from openautoglm.models.spec import GlmSpec
-from openautoglm.text.jinja import chat_template
 from openautoglm.text.template import Template
 from openautoglm.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
 
 WEIGHTS_NAME = "model.safetensors"
 _NEEDED = (WEIGHTS_NAME, "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
@@ -47,62 +47,12 @@ class Bundle:
         return self.card.template
 
     def model(self, dtype: torch.dtype | None = None) -> Any:
-        """Return the weights in transformers' class, on the CPU, in `dtype` (as stored when None)."""
+        """Return the weights in transformers' class, on the CPU, in `dtype` (as stored when None); needs torch."""
+        import torch
+
+        from openautoglm.models import hf
+
         return hf.load(self.path, dtype=dtype or getattr(torch, self.card.dtype))[0]
-
-
-def write_bundle(
-    path: str | Path,
-    *,
-    model: Any,
-    spec: GlmSpec,
-    tokenizer: Tokenizer,
-    template: Template,
-    card_facts: Mapping[str, Any],
-    dtype: Literal["float32", "bfloat16"] = "float32",
-) -> Bundle:
-    """Write a bundle to the folder `path` (an older one is replaced as a whole) and open it.
-
-    Args:
-        model: transformers' class of `spec`, adapters merged.
-        card_facts: ``data``, ``scores`` and ``recipe`` of the card, each optional.
-
-    Raises:
-        BundleError: the weights are not those of `spec`, or `card_facts` holds other facts.
-    """
-    path = Path(path)
-    unknown = set(card_facts) - {"data", "scores", "recipe"}
-    if unknown:
-        raise BundleError(
-            f"a card has no {', '.join(sorted(unknown))}",
-            where=str(path),
-            remedy="give data, scores and recipe",
-        )
-    if tokenizer.vocab_size > spec.vocab_size:
-        raise BundleError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, the model {spec.vocab_size}",
-            where=str(path),
-            remedy="build the model with `spec.with_vocabulary`",
-        )
-    weights = _weights(model, spec, getattr(torch, dtype), str(path))
-    with atomic_folder(path) as part:
-        save_file(weights, part / WEIGHTS_NAME, metadata={"format": "pt"})
-        write_json(part / "config.json", {**spec.config(), "dtype": dtype})
-        write_json(
-            part / "generation_config.json", {"eos_token_id": list(spec.eos_ids), "pad_token_id": spec.pad_id}
-        )
-        tokenizer.save(part, chat_template=chat_template(template))
-        card = Card(
-            spec=spec,
-            template=template,
-            dtype=dtype,
-            tokenizer=tokenizer.fingerprint,
-            versions=versions(),
-            files={file.name: sha256_file(file) for file in sorted(part.iterdir())},
-            **card_facts,
-        )
-        write_json(part / CARD_NAME, card.model_dump(mode="json"))
-    return Bundle(path, card, tokenizer)
 
 
 def open_bundle(path: str | Path, *, max_bytes: int = archive.MAX_BYTES) -> Bundle:
@@ -157,28 +107,3 @@ def _open_folder(folder: Path, where: str) -> Bundle:
             "config.json and the card describe different architectures", where=where, remedy=_AGAIN
         )
     return Bundle(folder, card, Tokenizer.load(folder))
-
-
-def _weights(model: Any, spec: GlmSpec, dtype: torch.dtype, where: str) -> dict[str, torch.Tensor]:
-    """Return the weights to store: names and shapes as `spec` asks, shared ones once."""
-    state = getattr(model, "_orig_mod", model).state_dict()
-    expected = {name: tuple(shape) for name, shape in shapes(spec).items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if found != expected:
-        wrong = sorted(name for name, _ in found.items() ^ expected.items())[0]
-        raise BundleError(
-            f"the model's weights are not those of its spec: {wrong}",
-            where=where,
-            remedy="give the plain transformers model; merge adapters first",
-        )
-    if spec.tied:
-        del state["lm_head.weight"]
-    return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
-
-
-def shapes(spec: GlmSpec) -> dict[str, torch.Size]:
-    """Return name and shape of every weight of `spec`, shared ones under both names."""
-    config_name, model_name = hf.CLASSES[spec.family]
-    with torch.device("meta"):
-        model = getattr(transformers, model_name)(getattr(transformers, config_name)(**spec.config()))
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}

@@ -12,7 +12,7 @@ from openautoglm.core.files import fingerprint
 from openautoglm.data.jsonl import read_examples
 from openautoglm.evaluate.run import group_cases
 from openautoglm.models import hf
-from openautoglm.models.bundle import write_bundle
+from openautoglm.models.bundle_writer import write_bundle
 from openautoglm.models.spec import GlmSpec
 from openautoglm.pipeline.context import Run
 from openautoglm.pipeline.generation import Author

@@ -19,7 +19,8 @@ from openautoglm.engine.sampling import Sampling
 from openautoglm.engine.similarity import bleu_to
 from openautoglm.evaluate.run import Case, group_cases
 from openautoglm.models import hf
-from openautoglm.models.bundle import Bundle, open_bundle, write_bundle
+from openautoglm.models.bundle import Bundle, open_bundle
+from openautoglm.models.bundle_writer import write_bundle
 from openautoglm.pipeline.context import Run
 from openautoglm.pipeline.distilltask import SelfDistillTask
 from openautoglm.pipeline.generation import Answer, Author

@@ -31,7 +31,8 @@ class ExportStage:
 
     def run(self, run: Run) -> dict[str, Any]:
         """Write the bundle and its copies."""
-        from openautoglm.models.bundle import export, open_bundle, write_bundle
+        from openautoglm.models.bundle import export, open_bundle
+        from openautoglm.models.bundle_writer import write_bundle
 
         trained = open_bundle(run.model)
         bundle = write_bundle(run.bundle, model=trained.model(), spec=trained.spec, tokenizer=trained.tokenizer,
