@@ -1,4 +1,7 @@
-"""Runs graphs in numpy, fp64, one sequence without a cache: slow, short, and written without a look at any kernel."""
+"""Runs graphs in numpy, fp64, one sequence without a cache: slow, short, and written without a look at any kernel.
+
+Weights of 8 and 4 bits are rounded as the formats say in words; a kernel may choose better scales.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +47,20 @@ def weight(source: Source | None, tensors: Mapping[str, Array]) -> Array:
 
 def rounded(matrix: Array, source: Quantised) -> Array:
     """A matrix after quantising and back."""
+    if source.format == "fp32":
+        return matrix.astype(np.float32).astype(float)
+    if source.format == "bf16":  # 8 bits of fraction stay, the last one rounded to even
+        share, power = np.frexp(matrix)
+        return np.ldexp(np.rint(share * 256) / 256, power)
+    levels = {"int8": 256, "int4": 16}[source.format]
     grouped = matrix.reshape(len(matrix), -1, source.group or matrix.shape[1])
-    top = {"int8": 127, "int4": 7}[source.format]
-    scale = np.abs(grouped).max(-1, keepdims=True) / top
-    return (np.rint(grouped / scale) * scale).reshape(matrix.shape)
+    if source.symmetric:
+        scale = np.abs(grouped).max(-1, keepdims=True) / (levels // 2 - 1)
+        return (np.rint(grouped / scale) * scale).reshape(matrix.shape)
+    least = np.minimum(grouped.min(-1, keepdims=True), 0)
+    scale = (np.maximum(grouped.max(-1, keepdims=True), 0) - least) / (levels - 1)
+    zero = np.rint(-least / scale)
+    return ((np.clip(np.rint(grouped / scale) + zero, 0, levels - 1) - zero) * scale).reshape(matrix.shape)
 
 
 def norm(x: Array, eps: float) -> Array:

@@ -17,6 +17,13 @@ SPECS = {
                     rotary_factor=1.0, qkv_bias=False, tied=True),
     "glm4": GlmSpec(family="glm4", vocab_size=24, hidden_size=8, layers=2, heads=2, kv_heads=2, head_dim=4, ffn_size=8),
 }
+WIDE = {
+    "edge": GlmSpec(vocab_size=48, hidden_size=64, layers=2, heads=2, kv_heads=1, head_dim=32, ffn_size=96,
+                    rotary_factor=1.0, qkv_bias=False, tied=True),
+    "glm4": GlmSpec(family="glm4", vocab_size=48, hidden_size=32, layers=2, heads=2, kv_heads=2, head_dim=16,
+                    ffn_size=64),
+}
+"""Wide enough for groups of 32."""
 
 
 def checkpoint(spec: GlmSpec, seed: int = 0) -> dict[str, Any]:
@@ -25,7 +32,7 @@ def checkpoint(spec: GlmSpec, seed: int = 0) -> dict[str, Any]:
     h, tensors = spec.hidden_size, dict[str, Any]()
 
     def add(name: str, *shape: int) -> None:
-        tensors[name] = random.normal(float("norm" in name), 0.5, shape)
+        tensors[name] = random.normal(float("norm" in name), 0.5 if len(shape) == 1 else 1 / shape[-1] ** 0.5, shape)
 
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         add(name, spec.vocab_size, h)

@@ -243,7 +243,7 @@ def test_a_rule_that_breaks_the_graph_is_named(small: Small) -> None:
         graph.nodes.reverse()
         return ["all"]
 
-    with pytest.raises(GraphError, match="the rule turn: .* is read before it is made"):
+    with pytest.raises(GraphError, match=r"the rule turn: .* is read before it is made"):
         rewrite(small.graph, [RewriteGraph(turn, "turn")])
 
 

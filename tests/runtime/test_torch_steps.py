@@ -10,8 +10,8 @@ import pytest
 from runtime_models import PAGES, Reader, apart, random_ids, reference
 
 from openautoglm.core.errors import GraphError, ResourceError
-from openautoglm.graph.rules.quantise import quantise
-from openautoglm.graph.rules.registry import INT8_ROWS, standard_rules
+from openautoglm.graph.recipe import Quantisation
+from openautoglm.graph.rules.registry import rules_for
 from openautoglm.runtime import torch_attention
 from openautoglm.runtime.layout import Part, lay_out
 from openautoglm.runtime.load import load_program
@@ -108,11 +108,13 @@ def test_rounded_caches_stay_close(written: Any, options: dict[str, Any], limit:
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize(("rules", "limit"), [((quantise("int8", 16),), 0.03), ((quantise("int4", 16),), 0.3),
-                                              ((quantise("int8", 16), *INT8_ROWS), 0.04)])
-def test_quantised_weights_stay_close(written: Any, rules: Any, limit: float, dtype: str) -> None:
+@pytest.mark.parametrize(("recipe", "family", "limit"), [
+    (Quantisation(), "torch", 0.03), (Quantisation(symmetric=False, head="bf16"), "torch", 0.03),
+    (Quantisation(format="int4"), "torch", 0.3), (Quantisation(group=0), "native", 0.04)])
+def test_quantised_weights_stay_close(written: Any, recipe: Quantisation, family: str, limit: float,
+                                      dtype: str) -> None:
     ids = random_ids(written.spec, 30)
-    program = load(written, dtype=dtype, rules=(*standard_rules(), *rules))
+    program = load(written, dtype=dtype, rules=rules_for(family, recipe))
     assert program.facts.weight_bytes < load(written, dtype="bf16").facts.weight_bytes
     distance = apart(Reader(program).step({"a": ids})["a"], reference(written.model, ids))
     assert 1e-4 < distance < limit

@@ -116,9 +116,9 @@ class Graph:
     def node(self, operator: str, *inputs: Value, name: str | None = None, before: Node | None = None,
              **attributes: Attribute) -> Node:
         """Like `apply`, but return the node, for operators with several outputs."""
-        from openautoglm.graph.operators import operator_of
+        from openautoglm.graph.operators import infer
 
-        types = operator_of(operator).infer([value.type for value in inputs], attributes)
+        types = infer(operator, [value.type for value in inputs], attributes)
         node = Node(operator, list(inputs), attributes=attributes)
         stem = name or operator
         node.outputs = [Value(type, self._own(stem if place == 0 else f"{stem}.{place}"), node)
@@ -171,15 +171,15 @@ class Graph:
         Raises:
             GraphError: naming the node.
         """
-        from openautoglm.graph.operators import operator_of
+        from openautoglm.graph.operators import infer
 
         made = {id(value) for value in (*self.inputs, *self.weights.values())}
         for node in self.nodes:
             for value in node.inputs:
                 if id(value) not in made:
                     raise GraphError(f"{value!r} is read before it is made", where=node.output.name)
-            types = operator_of(node.operator).infer([value.type for value in node.inputs], node.attributes)
-            if list(types) != [value.type for value in node.outputs]:
+            types = infer(node.operator, [value.type for value in node.inputs], node.attributes)
+            if types != tuple(value.type for value in node.outputs):
                 raise GraphError(f"outputs are not what {node.operator} infers", where=node.output.name)
             made |= {id(value) for value in node.outputs}
         if missing := [value for value in self.outputs if id(value) not in made]:

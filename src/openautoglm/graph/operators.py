@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from openautoglm.core.errors import GraphError
 from openautoglm.core.plugins import load_plugins
@@ -60,6 +61,24 @@ def operator_of(name: str) -> Operator:
     if name not in _OPERATORS:
         raise GraphError(f"there is no operator {name!r}", remedy=f"known are {', '.join(sorted(_OPERATORS))}")
     return _OPERATORS[name]
+
+
+def infer(name: str, types: Types, attributes: Mapping[str, Attribute]) -> tuple[TensorType, ...]:
+    """The types of an operator's outputs; layers repeat each other, so answers are remembered.
+
+    Raises:
+        GraphError: no such operator, or the inputs do not fit it.
+    """
+    try:
+        return _known(name, tuple(types), tuple((key, type(value), value) for key, value in attributes.items()))
+    except TypeError:  # an attribute that cannot be hashed, which the operator refuses better than we can
+        return tuple(operator_of(name).infer(types, attributes))
+
+
+@lru_cache(maxsize=4096)
+def _known(name: str, types: tuple[TensorType, ...], attributes: tuple[tuple[str, type, Attribute], ...]
+           ) -> tuple[TensorType, ...]:
+    return tuple(operator_of(name).infer(types, {key: value for key, _, value in attributes}))
 
 
 def expect(condition: bool, message: str) -> None:

@@ -71,9 +71,11 @@ class ReplacePattern:
         Raises:
             GraphError: the replacement does not fit, or the rule never ends.
         """
-        limit = MOST_PER_NODE * len(graph.nodes) + 64
+        limit, roots = MOST_PER_NODE * len(graph.nodes) + 64, roots_of(self.pattern)
         done: list[Application] = []
-        while found := _Pass(self, graph, limit - len(done)).run():
+        while any(node.operator in roots for node in graph.nodes):
+            if not (found := _Pass(self, graph, limit - len(done)).run()):
+                break
             done += found
         return done
 

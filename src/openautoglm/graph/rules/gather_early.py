@@ -11,7 +11,7 @@ from openautoglm.graph.match import Match
 from openautoglm.graph.pattern import GatherRows, Operation
 from openautoglm.graph.rewrite import ReplacePattern
 
-_ROWS_FIRST = Operation("linear", "quantised_linear", "rms_norm", "silu")
+_ROWS_FIRST = Operation("linear", "quantised_linear", "rms_norm", "unit_rms_norm", "norm_linear", "silu")
 _ROWS_ALL = Operation("add", "mul", "silu_mul")
 
 
