@@ -30,7 +30,7 @@ def command(
         raise typer.BadParameter(f"no verb {verb!r}; there are {', '.join(NEEDS)}", param_hint="--for")
     if form not in ("table", "json"):
         raise typer.BadParameter(f"{form!r} is neither table nor json", param_hint="--format")
-    findings = examine(probe(), folder=folder, port=port, verb=verb)
+    findings = [*examine(probe(), folder=folder, port=port, verb=verb), _native()]
     ready = {name: not blocking(findings, name) for name in NEEDS}
     if form == "json":
         facts = {"findings": [asdict(finding) for finding in findings], "ready": ready}
@@ -39,6 +39,15 @@ def command(
         _print_table(findings, ready)
     if verb is not None and not ready[verb]:
         raise typer.Exit(1)
+
+
+def _native() -> Finding:
+    from openautoglm.runtime.native import REMEDY, native_module, why_not
+
+    module = native_module()
+    if module is None:
+        return Finding("native runtime", "warning", why_not(), REMEDY)
+    return Finding("native runtime", "ok", f"instruction paths {', '.join(module.supported_isas())}")
 
 
 def _print_table(findings: list[Finding], ready: dict[str, bool]) -> None:
