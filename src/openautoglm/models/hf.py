@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from openautoglm.core.errors import BundleError
-from openautoglm.core.files import read_json
+from openautoglm.models.checkpoint import read_spec
 from openautoglm.models.spec import GlmSpec
 
 CLASSES = {"glm": ("GlmConfig", "GlmForCausalLM"), "glm4": ("Glm4Config", "Glm4ForCausalLM")}
@@ -105,15 +105,7 @@ def load(folder_or_hub: str | Path, *, dtype: torch.dtype = torch.float32) -> tu
         BundleError: the checkpoint cannot be found, fetched or read.
     """
     folder = checkpoint_folder(folder_or_hub)
-    try:
-        config = read_json(folder / "config.json")
-    except (OSError, ValueError) as error:
-        raise BundleError(
-            f"config.json cannot be read: {error}",
-            where=str(folder),
-            remedy="give a folder that holds a transformers checkpoint",
-        ) from error
-    spec = GlmSpec.from_config(config, where=str(folder / "config.json"))
+    spec = read_spec(folder)
     try:
         with _without_progress_bars():
             model = getattr(transformers, CLASSES[spec.family][1]).from_pretrained(
