@@ -88,6 +88,10 @@ class Engine:
             tokens_per_second=counts.generated_tokens / counts.step_seconds if counts.step_seconds else 0.0,
             ttft_s=counts.ttft_s)
 
+    def now(self) -> float:
+        """The time on the engine's clock, in seconds, for deadlines."""
+        return self._clock()
+
     def submit(self, request: Request, listener: Callable[[Piece], None] | None = None) -> Ticket:
         """Queue a request. `listener` is shown what each step adds to its answers, within `step`.
 

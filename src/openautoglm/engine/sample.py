@@ -62,7 +62,8 @@ def likeliest(logits_V: Float32, count: int) -> tuple[tuple[int, float], ...]:
     if not count:
         return ()
     total = float(_log_sums(logits_V[None], logits_V.max(keepdims=True))[0])
-    ids = _largest(logits_V, min(count, len(logits_V)))
+    ids = _largest(logits_V, count)
+    ids = ids[np.argsort(-logits_V[ids], kind="stable")]
     return tuple((int(i), float(logits_V[i]) - total) for i in ids)
 
 
@@ -72,22 +73,26 @@ def _log_sums(logits_RV: Float32, best_R: Float32) -> Float64:
 
 
 def _largest(values_V: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """Places of the `count` largest, largest first, the lower place first among equals."""
-    if count < len(values_V):
-        least = np.partition(values_V, len(values_V) - count)[len(values_V) - count]
-        above = np.flatnonzero(values_V > least)
-        places = np.concatenate([above, np.flatnonzero(values_V == least)[:count - len(above)]])
-        places.sort()
-    else:
-        places = np.arange(len(values_V))
-    return places[np.argsort(-values_V[places], kind="stable")]
+    """Places, in order, of the `count` largest, the lower place among equals."""
+    if count >= len(values_V):
+        return np.arange(len(values_V))
+    return _from(values_V, np.partition(values_V, len(values_V) - count)[len(values_V) - count], count)
+
+
+def _from(values_V: NDArray[np.floating], least: float, count: int) -> NDArray[np.int64]:
+    """Places, in order, of the values above `least`, and of so many equal to it that there are `count`."""
+    places = np.flatnonzero(values_V >= least)
+    if len(places) > count:
+        equal = np.flatnonzero(values_V[places] == least)
+        places = np.delete(places, equal[len(equal) - (len(places) - count):])
+    return places
 
 
 def _draw(logits_V: Float32, temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
     scaled = logits_V.astype(np.float64) / temperature
     ids = None
     if 0 < top_k < len(scaled):
-        ids = np.sort(_largest(scaled, top_k))
+        ids = _largest(scaled, top_k)
         scaled = scaled[ids]
     chances = np.exp(scaled - scaled.max())
     chances /= chances.sum()
@@ -105,14 +110,9 @@ def _draw(logits_V: Float32, temperature: float, top_k: int, top_p: float, min_p
 
 def _nucleus(chances: Float64, top_p: float) -> NDArray[np.int64]:
     """Places, in order, of the fewest largest whose sum reaches `top_p`."""
-    count = 64
-    while True:
-        order = _largest(chances, min(count, len(chances)))
-        reached = chances[order].cumsum()
-        if reached[-1] >= top_p or len(order) == len(chances):
-            break
-        count *= 8
-    return np.sort(order[:int(np.searchsorted(reached, top_p, side="left")) + 1])
+    falling = np.sort(chances)[::-1]
+    count = int(np.searchsorted(falling.cumsum(), top_p, side="left")) + 1
+    return _from(chances, float(falling[min(count, len(falling)) - 1]), count)
 
 
 class Uniforms:
