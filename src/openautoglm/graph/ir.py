@@ -29,7 +29,7 @@ class TensorType:
     shape: tuple[Dim, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]" if self.shape else self.dtype
 
 
 @dataclass(eq=False)
@@ -141,6 +141,11 @@ class Graph:
         for node in self.nodes:
             node.inputs = [new if given is old else given for given in node.inputs]
         self.outputs = [new if given is old else given for given in self.outputs]
+
+    def rename(self, value: Value, name: str) -> None:
+        """Give an output of a node another name; a taken one gets a number."""
+        self._names.discard(value.name)
+        value.name = self._own(name)
 
     def remove_dead(self) -> int:
         """Remove nodes whose outputs nobody reads, and weights that no node reads; return how many nodes went."""

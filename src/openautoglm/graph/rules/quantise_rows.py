@@ -27,6 +27,7 @@ def _together(match: Match) -> bool:
 def _quantise(match: Match, graph: Graph) -> list[Value]:
     x, group = match.roots[0].inputs[0], match.roots[0].attributes["group"]
     codes, scales = graph.node("quantise_rows", x, name=f"{x.name}.codes", group=group).outputs
+    graph.rename(scales, f"{x.name}.scales")
     return [graph.apply("quantised_rows_linear", codes, scales, *root.inputs[1:], name=root.output.name,
                         before=None, **root.attributes) for root in match.roots]
 
