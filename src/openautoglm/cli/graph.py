@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openautoglm.core.errors import BundleError
-from openautoglm.core.files import atomic_write, read_json
+from openautoglm.core.files import atomic_write
 
 if TYPE_CHECKING:
     from openautoglm.graph.recipe import Quantisation
@@ -90,22 +89,14 @@ def _recipe(quantise: str | None, options: dict[str, Any]) -> Quantisation | Non
 
 
 def _spec(path: Path) -> GlmSpec:
-    """The architecture of a bundle, or of a folder's config.json."""
-    from openautoglm.models.spec import GlmSpec
-
+    """The architecture of a bundle in one file, or of a folder's config.json."""
     if path.is_file():
         from openautoglm.models.bundle import open_bundle
 
         return open_bundle(path).spec
-    file = path / "config.json"
-    try:
-        config = read_json(file)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"config.json cannot be read: {error}", where=str(path),
-                          remedy="give a bundle, or the folder of a transformers checkpoint") from error
-    if not isinstance(config, dict):
-        raise BundleError("config.json is no mapping", where=str(path), remedy="fetch the checkpoint again")
-    return GlmSpec.from_config(config, where=str(file))
+    from openautoglm.models.checkpoint import read_spec
+
+    return read_spec(path)
 
 
 def _write(svg: Path | None, html: Path | None, graph: Any, title: str, notes: str, *, fold: bool) -> None:
