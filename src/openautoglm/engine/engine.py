@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from openautoglm.core.errors import GenerationError, ResourceError
 from openautoglm.engine.answers import Answers
@@ -13,6 +13,7 @@ from openautoglm.engine.beam import BeamGroup
 from openautoglm.engine.choose import Chooser
 from openautoglm.engine.generate import Candidate
 from openautoglm.engine.intake import Limits, check
+from openautoglm.engine.likelihood import Float64, token_logprobs
 from openautoglm.engine.pages import PagePool
 from openautoglm.engine.request import Decoding, Piece, Request
 from openautoglm.engine.sampling import Sampling
@@ -190,6 +191,16 @@ class Engine:
         finally:
             for ticket in tickets:
                 self.cancel(ticket)
+
+    def token_logprobs(self, texts: Iterable[tuple[Sequence[int], int]]) -> list[Float64]:
+        """For each text (ids, first), the log-probabilities of its ids from `first` on; see `likelihood`.
+
+        Raises:
+            GenerationError: a text cannot be read, or requests are under way.
+        """
+        if not self.idle:
+            raise GenerationError("requests are under way", remedy="ask for likelihoods before or after them")
+        return token_logprobs(self._program, self._pool, texts)
 
     def stream(self, request: Request) -> Iterator[Piece]:
         """Yield what each step adds to a request's answers; beams come when they have ended.
