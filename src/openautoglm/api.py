@@ -93,7 +93,8 @@ class Model:
 
     def __init__(self, path: str | Path) -> None:
         from openautoglm.models.bundle import open_bundle
-        from openautoglm.pipeline.answering import Reader, author_of
+        from openautoglm.pipeline.answering import Reader
+        from openautoglm.pipeline.engines import author_of
 
         self.bundle = open_bundle(path)
         self._author, self._reader = author_of(self.bundle), Reader(self.bundle)

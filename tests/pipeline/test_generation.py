@@ -31,7 +31,7 @@ def test_answers_keep_their_order_and_the_choice_reads_the_record():
     fake = Fake(tokenizer, "A pub.", "The Punter is cheap.")
     records = [Example("a longer source", "", Origin("", 1), FIELDS),
                Example("y", "", Origin("", 2), (), (Turn("user", "a"), Turn("assistant", "b")))]
-    answers = Author(None, template, tokenizer, fake).answer(
+    answers = Author(fake, template, tokenizer).answer(
         records, Sampling(num_beams=2, n=2, choose="coverage"))
     assert [answer.text for answer in answers] == ["The Punter is cheap.", "A pub."]
     assert [answer.finished for answer in answers] == [False, True]

@@ -42,6 +42,15 @@ def evaluate(
     num_beams: Annotated[
         int | None, typer.Option(min=1, help="Beams, in place of the card's decoding.")
     ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="What runs the bundle: auto, native, torch:cpu or torch:cuda.")
+    ] = "auto",
+    quantise: Annotated[
+        str | None, typer.Option(help="Round the bundle's weights when loading: int8 or int4.")
+    ] = None,
+    group: Annotated[
+        int | None, typer.Option(help="Weights that share a scale: 32, 64, 128; 0: a row.")
+    ] = None,
     cases: Annotated[int | None, typer.Option(min=1, help="At most so many records, evenly spaced.")] = None,
     output: Annotated[
         Path, typer.Option(help="Folder (bundle) or JSON file (predictions) for the results.")
@@ -56,10 +65,12 @@ def evaluate(
 
     options = evaluate_settings(metrics=metrics, lowercase=lowercase, tokenize=tokenize, bootstrap=bootstrap, seed=seed)
     if bundle is not None and data and predictions is None and references is None:
+        from openautoglm.pipeline.engines import program_settings
         from openautoglm.pipeline.scoring_bundle import score_bundle
 
+        program = program_settings({"target": engine, "quantise": quantise, "group": group})
         scores, where = score_bundle(bundle, data, options, source=source, target=target, num_beams=num_beams,
-                                     most=cases, output=output)
+                                     most=cases, output=output, program=program)
     elif bundle is None and predictions is not None and references is not None and not data:
         scores, where = score_files(predictions, references, options, source=source, target=target, output=output)
     else:

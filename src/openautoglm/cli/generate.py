@@ -33,6 +33,11 @@ def generate(
     n: Annotated[int | None, typer.Option("-n", help="Candidates a record.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampling.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Lines answered together.")] = 64,
+    target: Annotated[str, typer.Option(help="What runs the model: auto, native, torch:cpu or torch:cuda.")] = "auto",
+    quantise: Annotated[str | None, typer.Option(help="Round the weights when loading: int8 or int4.")] = None,
+    group: Annotated[int | None, typer.Option(help="Weights that share a scale: 32, 64, 128; 0: a row.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; left out, the cores there are.")] = None,
+    memory_limit: Annotated[str | None, typer.Option(help="Most memory for the model, e.g. 2GiB.")] = None,
 ) -> None:
     """Generate a text for each source; JSON lines out.
 
@@ -47,13 +52,16 @@ def generate(
     given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "num_beams": num_beams,
              "n": n, "seed": seed}
     from openautoglm.models.bundle import open_bundle
+    from openautoglm.pipeline.engines import program_settings
 
+    program = program_settings({"target": target, "quantise": quantise, "group": group, "threads": threads,
+                                "memory_limit": memory_limit})
     opened = open_bundle(bundle)
     sampling = recommended(opened, {key: value for key, value in given.items() if value is not None})
     lines = iter([item.encode("utf-8", "surrogateescape") for item in text]) if text else _lines(file)
     failed = 0
     with _sink(output) as sink:
-        for record in answer_lines(opened, lines, sampling, batch=batch):
+        for record in answer_lines(opened, lines, sampling, batch=batch, program=program):
             failed += "error" in record
             sink.write(record)
     raise typer.Exit(1 if failed else 0)

@@ -17,10 +17,11 @@ from openautoglm.data.read.shape import shaped
 from openautoglm.data.read.strict_json import StrictJsonError, parse
 from openautoglm.data.read.values import UnfitError
 from openautoglm.data.settings import DataSettings
+from openautoglm.engine.open import ProgramSettings
 from openautoglm.engine.sampling import Sampling
 from openautoglm.models.bundle import Bundle
+from openautoglm.pipeline.engines import author_of
 from openautoglm.pipeline.generation import Answer, Author
-from openautoglm.pipeline.training import device
 
 MAX_LINE_BYTES = 1 << 20
 _DEPTH = 64
@@ -127,13 +128,13 @@ def read_line(line: bytes, reader: Reader) -> Question:
         raise GenerationError(f"{error.reason}: {error.detail}") from error
 
 
-def answer_lines(bundle: Bundle, lines: Iterable[bytes], sampling: Sampling, *, batch: int = 64
-                 ) -> Iterator[dict[str, Any]]:
+def answer_lines(bundle: Bundle, lines: Iterable[bytes], sampling: Sampling, *, batch: int = 64,
+                 program: ProgramSettings | None = None) -> Iterator[dict[str, Any]]:
     """Answer lines in order, `batch` at a time; a faulty line gives a record with ``line`` and ``error``.
 
-    Blank lines are passed over (their numbers count).
+    Blank lines are passed over (their numbers count). `program` says how the model is loaded.
     """
-    author = author_of(bundle)
+    author = author_of(bundle, program)
     reader = Reader(bundle)
     numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
     while chunk := list(islice(numbered, batch)):
@@ -173,8 +174,3 @@ def as_record(question: Question, answer: Answer, line: int | None = None) -> di
         record["candidates"] = [{"text": text, "logprob": logprob}
                                 for text, logprob in zip(answer.candidates, answer.logprobs, strict=True)]
     return record
-
-
-def author_of(bundle: Bundle) -> Author:
-    """The bundle's model, ready to answer."""
-    return Author(bundle.model().to(device()).eval(), bundle.template, bundle.tokenizer)

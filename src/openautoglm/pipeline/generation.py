@@ -10,12 +10,10 @@ from openautoglm.core.values import Turn
 from openautoglm.engine.consensus import choose
 from openautoglm.engine.generate import Generator
 from openautoglm.engine.sampling import Sampling
-from openautoglm.evaluate.base import Likelihood
 from openautoglm.text.template import Template
 from openautoglm.text.tokenizer import Tokenizer
 
 _ROWS = 256
-_LIKELIHOOD_TOKENS = 4096
 
 
 class Asked(Protocol):
@@ -44,20 +42,14 @@ class Answer(NamedTuple):
 
 
 class Author:
-    """A model with its tokenizer and template, answering records.
+    """An engine with a tokenizer and a template, answering records.
 
     Args:
-        model: transformers' class, on its device.
-        generator: another engine in place of transformers' classes.
+        generator: prompts of ids in, candidates out.
     """
 
-    def __init__(self, model: Any, template: Template, tokenizer: Tokenizer,
-                 generator: Generator | None = None) -> None:
-        from openautoglm.engine.transformers_generator import TransformersGenerator
-
-        self.model, self.template, self.tokenizer = model, template, tokenizer
-        self._generator = generator or TransformersGenerator(
-            model, stop_ids=template.stop_ids(tokenizer), vocab_size=tokenizer.vocab_size)
+    def __init__(self, generator: Generator, template: Template, tokenizer: Tokenizer) -> None:
+        self._generator, self.template, self.tokenizer = generator, template, tokenizer
 
     def answer(self, records: Sequence[Asked], sampling: Sampling, *, label: str | None = None) -> list[Answer]:
         """Answer each record, in order; `label` shows a progress bar.
@@ -83,30 +75,10 @@ class Author:
                 bar.advance(len(chunk))
         return [answers[index] for index in range(len(records))]
 
-    def likelihoods(self, records: Sequence[Asked], references: Sequence[str]) -> list[Likelihood]:
-        """What the model says of one reference of each record, its end token included."""
-        import torch
 
-        from openautoglm.core.values import Example, Origin
+def author_in_training(model: Any, template: Template, tokenizer: Tokenizer) -> Author:
+    """An author for a model that is still being trained, in transformers' class, on its device."""
+    from openautoglm.engine.transformers_generator import TransformersGenerator
 
-        examples = [Example(record.source, text, Origin("", 0), record.fields, record.turns)
-                    for record, text in zip(records, references, strict=True)]
-        encoded = self.template.encode_many(examples, self.tokenizer)
-        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index].ids))
-        found: dict[int, Likelihood] = {}
-        self.model.eval()
-        with torch.inference_mode():
-            while order:
-                width = len(encoded[order[-1]].ids)
-                chunk = [order.pop() for _ in range(min(len(order), max(1, _LIKELIHOOD_TOKENS // width)))]
-                ids_BL = torch.zeros(len(chunk), width, dtype=torch.long, device=self.model.device)
-                for row, index in enumerate(chunk):
-                    ids_BL[row, : len(encoded[index].ids)] = torch.tensor(encoded[index].ids)
-                logp_BL = torch.log_softmax(self.model(input_ids=ids_BL[:, :-1]).logits.float(), -1).gather(
-                    2, ids_BL[:, 1:, None])[:, :, 0]
-                for row, index in enumerate(chunk):
-                    item = encoded[index]
-                    span = logp_BL[row, item.prompt_tokens - 1 : len(item.ids) - 1]
-                    found[index] = Likelihood(float(span.double().sum()), len(span), len(references[index].encode()))
-        return [found[index] for index in range(len(encoded))]
-
+    return Author(TransformersGenerator(model, stop_ids=template.stop_ids(tokenizer), vocab_size=tokenizer.vocab_size),
+                  template, tokenizer)

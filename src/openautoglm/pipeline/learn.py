@@ -15,7 +15,7 @@ from openautoglm.models import hf
 from openautoglm.models.bundle_writer import write_bundle
 from openautoglm.models.spec import GlmSpec
 from openautoglm.pipeline.context import Run
-from openautoglm.pipeline.generation import Author
+from openautoglm.pipeline.generation import author_in_training
 from openautoglm.pipeline.material import Material, checkpoint_folder, template_of
 from openautoglm.pipeline.plan import Plan
 from openautoglm.pipeline.sampled import dev_hook, evenly
@@ -42,7 +42,7 @@ def learn(run: Run, plan: Plan, material: Material) -> dict[str, Any]:
     hook = None
     if plan.train.best_by != "valid_loss":
         cases = evenly(group_cases(read_examples(run.split("valid"))), run.task.evaluate.checkpoint_cases)
-        hook = dev_hook(run, Author(model, template, tokenizer), cases, (plan.train.best_by,))
+        hook = dev_hook(run, author_in_training(model, template, tokenizer), cases, (plan.train.best_by,))
     events = drive(model, material.store("train"), material.store("valid"), plan.train, run.train, label="train",
                    on_validate=hook)
     last = deque(events, maxlen=1)

@@ -9,8 +9,9 @@ from typing import Any
 
 from openautoglm.core import log
 from openautoglm.core.errors import EvaluationError
-from openautoglm.core.files import atomic_write, write_json
+from openautoglm.core.files import atomic_write, fingerprint, write_json
 from openautoglm.data.jsonl import read_examples
+from openautoglm.engine.open import ProgramSettings
 from openautoglm.engine.sampling import Sampling
 from openautoglm.evaluate.base import Likelihood
 from openautoglm.evaluate.registry import METRICS
@@ -19,11 +20,11 @@ from openautoglm.evaluate.scores import Scores
 from openautoglm.evaluate.settings import EvaluateSettings
 from openautoglm.models.bundle import Bundle, open_bundle
 from openautoglm.pipeline.context import Run
+from openautoglm.pipeline.engines import author_of
 from openautoglm.pipeline.evaluation import EvaluateTask
 from openautoglm.pipeline.generation import Author
 from openautoglm.pipeline.material import has_rows
 from openautoglm.pipeline.sampled import evenly
-from openautoglm.pipeline.training import device
 
 _log = log.get(__name__)
 LIKELIHOOD_METRICS = ("perplexity", "bits_per_byte")
@@ -44,8 +45,10 @@ def measure(run: Run) -> dict[str, Any]:
 
 
 def measure_bundle(bundle: Bundle, splits: Mapping[str, Sequence[Case]], section: EvaluateTask,
-                   folder: Path) -> dict[str, Any]:
+                   folder: Path, program: ProgramSettings | None = None) -> dict[str, Any]:
     """Evaluate a bundle on the cases of some splits; ``scores.json`` and ``predictions.jsonl`` are written to `folder`.
+
+    `program` says how the bundle is loaded.
 
     Returns:
         The content of ``scores.json``.
@@ -56,7 +59,8 @@ def measure_bundle(bundle: Bundle, splits: Mapping[str, Sequence[Case]], section
     if not any(splits.values()):
         raise EvaluationError("there are no records to evaluate on", remedy="give data.valid or data.test, or let "
                               "clean.split take a share of the training rows")
-    author = Author(bundle.model().to(device()).eval(), bundle.template, bundle.tokenizer)
+    author = author_of(bundle, program)
+    key = fingerprint([bundle.card.files, program.model_dump() if program else None])
     longest = max(len(bundle.tokenizer.encode(text)) for cases in splits.values() for case in cases
                   for text in case.references)
     decodings = section.all_decodings(longest)
@@ -66,7 +70,7 @@ def measure_bundle(bundle: Bundle, splits: Mapping[str, Sequence[Case]], section
         likelihoods = author.likelihoods(cases, [case.references[0] for case in cases])
         paired = any(case.source or case.turns for case in cases)
         for name, sampling in decodings.items() if paired else [("none", Sampling())]:
-            texts[split, name] = _texts(author, cases, sampling, folder / "texts" / f"{split}.{name}.jsonl",
+            texts[split, name] = _texts(author, cases, sampling, folder / "texts" / f"{split}.{name}.jsonl", key,
                                         f"{split} {name}") if paired else [case.references[0] for case in cases]
             scores = _scored(texts[split, name], cases, section, likelihoods, paired=paired)
             results.setdefault(split, {})[name] = scores.to_dict()
@@ -101,18 +105,21 @@ def _scored(texts: Sequence[str], cases: Sequence[Case], section: EvaluateTask, 
     return score(texts, [case.references for case in cases], fields=fields, settings=settings, likelihoods=likelihoods)
 
 
-def _texts(author: Author, cases: Sequence[Case], sampling: Sampling, path: Path, label: str) -> list[str]:
-    """The texts of a decoding, from disk where they are finished."""
+def _texts(author: Author, cases: Sequence[Case], sampling: Sampling, path: Path, key: str,
+           label: str) -> list[str]:
+    """The texts of a decoding, from disk where they are finished: same model, settings and records."""
+    head = fingerprint([key, sampling.model_dump(mode="json"), [(case.source, case.turns) for case in cases]])
     if path.is_file():
         with path.open(encoding="utf-8") as file:
-            kept = [json.loads(line) for line in file]
-        if len(kept) == len(cases):
+            first, *kept = [json.loads(line) for line in file] or [None]
+        if first == {"made_from": head} and len(kept) == len(cases):
             return [str(text) for text in kept]
     answers = author.answer(cases, sampling, label=label)
     cut = sum(not answer.finished for answer in answers)
     if cut:
         _log.warning("%s: %d of %d texts were cut at %d tokens", label, cut, len(answers), sampling.max_new_tokens)
     with atomic_write(path) as file:
+        file.write(json.dumps({"made_from": head}) + "\n")
         file.writelines(json.dumps(answer.text, ensure_ascii=False) + "\n" for answer in answers)
     return [answer.text for answer in answers]
 

@@ -14,6 +14,7 @@ from openautoglm.core.values import Example, Reject
 from openautoglm.data.read.paths import resolve
 from openautoglm.data.read.reader import read
 from openautoglm.data.settings import DataSettings
+from openautoglm.engine.open import ProgramSettings
 from openautoglm.evaluate.run import group_cases
 from openautoglm.evaluate.settings import EvaluateSettings
 from openautoglm.models.bundle import Bundle, open_bundle
@@ -26,9 +27,11 @@ _log = log.get(__name__)
 
 
 def score_bundle(path: Path, files: Sequence[str], settings: EvaluateSettings, *, source: str | None,
-                 target: str | None, num_beams: int | None, most: int | None, output: Path
-                 ) -> tuple[dict[str, Any], Path]:
+                 target: str | None, num_beams: int | None, most: int | None, output: Path,
+                 program: ProgramSettings | None = None) -> tuple[dict[str, Any], Path]:
     """Generate with a bundle for the records of some files, and score; texts and scores go to the folder `output`.
+
+    `program` says how the bundle is loaded.
 
     Raises:
         BundleError: the bundle cannot be opened.
@@ -53,7 +56,7 @@ def score_bundle(path: Path, files: Sequence[str], settings: EvaluateSettings, *
         raise DataError("not one row can be read", where=", ".join(files), remedy="check the columns and the format")
     sampling = recommended(bundle, {} if num_beams is None else {"num_beams": num_beams})
     section = EvaluateTask(**settings.model_dump(), decodings={"recommended": sampling})
-    measured = measure_bundle(bundle, {"data": evenly(group_cases(examples), most)}, section, output)
+    measured = measure_bundle(bundle, {"data": evenly(group_cases(examples), most)}, section, output, program)
     by = measured["splits"]["data"]
     return next(iter(by.values())), output / "scores.json"
 

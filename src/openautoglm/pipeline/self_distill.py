@@ -23,6 +23,7 @@ from openautoglm.models.bundle import Bundle, open_bundle
 from openautoglm.models.bundle_writer import write_bundle
 from openautoglm.pipeline.context import Run
 from openautoglm.pipeline.distilltask import SelfDistillTask
+from openautoglm.pipeline.engines import author_of
 from openautoglm.pipeline.generation import Answer, Author
 from openautoglm.pipeline.plan import Plan
 from openautoglm.pipeline.sampled import evenly
@@ -50,10 +51,9 @@ def self_distill(run: Run, plan: Plan) -> dict[str, Any]:
     if not cases:
         raise TaskError("plain text has no sources to write targets for", where="self_distill",
                         remedy="leave the section out")
-    model = bundle.model().to(device()).eval()
-    kept = write_targets(folder / "targets.jsonl", Author(model, bundle.template, bundle.tokenizer), cases, section,
-                         _bound(bundle, cases))
+    kept = write_targets(folder / "targets.jsonl", author_of(bundle), cases, section, _bound(bundle, cases))
     store = _store(folder, bundle, plan)
+    model = bundle.model().to(device())
     if plan.dropout:
         hf.Dropouts(model, plan.dropout)
     events = drive(model, store, None, settings_of(section, plan.train), folder, label="self-distill")

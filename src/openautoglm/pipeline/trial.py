@@ -11,7 +11,7 @@ from openautoglm.evaluate.registry import METRICS
 from openautoglm.evaluate.run import Case, group_cases
 from openautoglm.pipeline.context import Run
 from openautoglm.pipeline.facts import MachineFacts, machine_facts
-from openautoglm.pipeline.generation import Author
+from openautoglm.pipeline.generation import author_in_training
 from openautoglm.pipeline.material import Material, prepare, template_of
 from openautoglm.pipeline.plan import Plan
 from openautoglm.pipeline.sampled import dev_hook, evenly
@@ -103,7 +103,7 @@ class Trials:
                     report(event.tokens, loss)
         metrics = {}
         if self.metric is not None:
-            author = Author(model, template_of(self.run), material.tokenizer())
+            author = author_in_training(model, template_of(self.run), material.tokenizer())
             metrics = dict(dev_hook(self.run, author, self._dev_cases(), (self.metric,))(model, 0))
         return Outcome(loss, metrics)
 

@@ -1,0 +1,120 @@
+"""From a folder on disk to an engine: which target, which types, how large a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from openautoglm.core import log
+from openautoglm.core.errors import ResourceError
+from openautoglm.core.extras import installed
+from openautoglm.core.hardware import probe
+from openautoglm.core.settings import Settings
+from openautoglm.engine.engine import Engine
+from openautoglm.engine.settings import EngineSettings
+from openautoglm.graph.recipe import Quantisation
+from openautoglm.models.checkpoint import read_spec, stored_type
+from openautoglm.models.spec import GlmSpec
+from openautoglm.runtime.cache import CacheFormat, CacheShape
+from openautoglm.runtime.load import load_program
+from openautoglm.runtime.native import native_module, why_not
+from openautoglm.runtime.program import ComputeType
+
+_log = log.get(__name__)
+PAGE_SIZE = 16
+CACHE_SHARE = 0.25
+"""Of the memory that is free, what the cache takes at most where its size is not said."""
+MOST_CACHE_BYTES = 4 << 30
+
+
+class ProgramSettings(Settings):
+    """How a model is loaded for generation. What is left out follows from the checkpoint and the machine.
+
+    Attributes:
+        target: ``native``, ``torch:cpu``, ``torch:cuda``; ``auto`` takes the native runtime, torch where that was not
+            built.
+        dtype: of matrices that are not quantised; as they are stored when None.
+        quantise: linears in 8 or 4 bits, rounded when they are loaded.
+        cache: of keys and values; fp32 for fp32 weights and else bf16 when None.
+        cache_tokens: tokens that the cache holds; when None, `max_batch` sequences of full length, within a quarter of
+            the free memory.
+        max_rows: most token rows of a step.
+        max_wanted: most rows of a step that give logits, so the most sequences that decode together.
+        load: of the native target: copy weights into memory, map the file, or decide by the memory there is.
+        memory_limit: bytes for weights, cache and activations.
+        threads: of the native target; the cores that may be used when None.
+        nice: added to the priority of the threads.
+    """
+
+    target: str = "auto"
+    dtype: ComputeType | None = None
+    quantise: Quantisation | None = None
+    cache: CacheFormat | None = None
+    cache_tokens: int | None = Field(default=None, gt=0)
+    max_rows: int = Field(default=512, gt=0)
+    max_wanted: int = Field(default=64, gt=0)
+    load: Literal["auto", "copy", "map"] = "auto"
+    memory_limit: int | None = Field(default=None, gt=0)
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    nice: int = Field(default=0, ge=-20, le=19)
+
+    @field_validator("target")
+    @classmethod
+    def _known(cls, target: str) -> str:
+        if target != "auto" and target.partition(":")[0] not in ("native", "torch"):
+            raise ValueError(f"no target {target!r}; there are auto, native, torch:cpu and torch:cuda")
+        return target
+
+
+def open_engine(folder: str | Path, program: ProgramSettings | None = None, engine: EngineSettings | None = None, *,
+                stop_ids: Sequence[int] | None = None, vocab_size: int | None = None) -> Engine:
+    """Load the checkpoint or bundle in `folder` and return an engine for it.
+
+    Args:
+        stop_ids: ids that end an answer; those of the checkpoint's configuration when None.
+        vocab_size: ids from here on are padding and never generated.
+
+    Raises:
+        BundleError, SpecError, GraphError, ResourceError, MissingExtraError: as `load_program`.
+    """
+    path, settings = Path(folder), program or ProgramSettings()
+    spec, target = read_spec(path), settings.target if settings.target != "auto" else best_target()
+    dtype = settings.dtype or stored_type(path)
+    cache = settings.cache or ("fp32" if dtype == "fp32" and settings.quantise is None else "bf16")
+    pages = cache_pages(spec, settings, cache)
+    loaded = load_program(
+        path, target, dtype=dtype, quantise=settings.quantise, cache=cache, page_size=PAGE_SIZE, pages=pages,
+        max_rows=settings.max_rows, max_wanted=settings.max_wanted, load=settings.load,
+        memory_limit=settings.memory_limit, threads=settings.threads, nice=settings.nice)
+    return Engine(loaded, engine, stop_ids=stop_ids, vocab_size=vocab_size)
+
+
+def best_target() -> str:
+    """``native`` where it was built, else torch on the CPU, with a notice.
+
+    Raises:
+        ResourceError: neither is there.
+    """
+    if native_module() is not None:
+        return "native"
+    if not installed("torch"):
+        raise ResourceError(f"there is nothing to run a model with: {why_not()}, and torch is not installed",
+                            remedy="install g++ and the package again, or openautoglm[train] for torch")
+    _log.warning("%s; torch serves in its place, slower", why_not())
+    return "torch:cpu"
+
+
+def cache_pages(spec: GlmSpec, settings: ProgramSettings, cache: CacheFormat) -> int:
+    """Pages of the cache: as many tokens as asked for, or what sequences of full length need and memory allows."""
+    if settings.cache_tokens is not None:
+        return -(-settings.cache_tokens // PAGE_SIZE)
+    page = CacheShape(spec.layers, spec.kv_heads, spec.head_dim, PAGE_SIZE, 1, cache).page_bytes
+    free = probe().available_bytes
+    if settings.memory_limit is not None:
+        free = min(free, settings.memory_limit)
+    longest = -(-spec.max_positions // PAGE_SIZE)
+    affordable = int(min(free * CACHE_SHARE, MOST_CACHE_BYTES)) // page
+    return max(1, min(settings.max_wanted * longest, max(affordable, min(longest, 4 * affordable))))
