@@ -12,7 +12,7 @@ namespace autoglm {
 class Cache {
 public:
     // Throws std::invalid_argument for sizes that do not fit the kernels, std::bad_alloc when memory is short.
-    Cache(int layers, int pages, int page_size, int kv_heads, int head_dim, bool int8);
+    Cache(int layers, int pages, int page_size, int kv_heads, int head_dim, CacheFormat format);
 
     int layers() const { return static_cast<int>(views_.size()); }
     const CacheView& view(int layer) const { return views_[layer]; }

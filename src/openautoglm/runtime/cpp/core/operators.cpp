@@ -1,7 +1,8 @@
 #include "core/operators.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
-#include <stdexcept>
 
 namespace autoglm {
 
@@ -13,130 +14,204 @@ void Scratch::reserve_codes(const PackedView& weight, int rows) {
     sums_.reserve(groups * sizeof(int32_t));
 }
 
-void Scratch::reserve_attention(int members, int queries_per_kv, int page_size) {
-    attention_each_ = (attention_scratch(queries_per_kv, page_size) + 15) / 16 * 16;
-    attention_.reserve(attention_each_ * sizeof(float) * members);
+void Scratch::reserve(int members, size_t bytes_each) {
+    each_ = std::max(each_, (bytes_each + 127) / 128 * 128);
+    own_.reserve(each_ * members);
+}
+
+void Scratch::reserve_linear(int members, const PackedView& weight, int rows) {
+    reserve(members, matmul_scratch(weight, rows));
+}
+
+void Scratch::reserve_rows(int members, int width) { reserve(members, sizeof(float) * width); }
+
+void Scratch::reserve_attention(int members, int queries_per_kv, int page_size, int head_dim) {
+    reserve(members, attention_scratch(queries_per_kv, page_size, head_dim));
 }
 
 namespace {
 
-void expect(bool holds, const char* fault) {
-    if (!holds) throw std::invalid_argument(fault);
+constexpr int kPiece = 256;  // values of a row that are worth a member's while
+
+// Call body(row, first, last) for pieces of rows, so that one row, too, is work for all.
+template <class Body> void over_pieces(const Member& member, int rows, int width, const Body& body) {
+    const int64_t pieces = (width + kPiece - 1) / kPiece;
+    const Share own = member.share(rows * pieces);
+    for (int64_t at = own.first; at < own.last;) {
+        const int64_t row = at / pieces, first = at % pieces, last = std::min(pieces, first + own.last - at);
+        body(row, first * kPiece, std::min<int64_t>(width, last * kPiece));
+        at += last - first;
+    }
 }
+
+// Call body(row, first, last) for groups of rows.
+template <class Body> void over_groups(const Member& member, int rows, int groups, const Body& body) {
+    const Share own = member.share(static_cast<int64_t>(rows) * groups);
+    for (int64_t at = own.first; at < own.last;) {
+        const int64_t row = at / groups, first = at % groups, last = std::min<int64_t>(groups, first + own.last - at);
+        body(row, first, last);
+        at += last - first;
+    }
+}
+
+float norm_factor(const Member& member, const float* x, int width, float eps) {
+    return 1.f / std::sqrt(member.kernels.sum_squares(x, width) / static_cast<float>(width) + eps);
+}
+
+// Whether members may share a row that all of them read: what they write must lie apart.
+bool in_place(Rows out, Rows x) { return out.data == x.data; }
 
 }  // namespace
 
-Layout lay_out(const int32_t* first_rows, const int32_t* lengths, const int32_t* page_table, int sequences,
-               int64_t table_width, int rows, int pages, int page_size) {
-    expect(first_rows[0] == 0 && first_rows[sequences] == rows, "the layout's rows are not those of the step");
-    Layout layout{page_table, table_width, {}, {}, {}};
-    layout.sequence.reserve(rows);
-    layout.position.reserve(rows);
-    for (int s = 0; s < sequences; ++s) {
-        const int64_t count = static_cast<int64_t>(first_rows[s + 1]) - first_rows[s];
-        const int64_t start = lengths[s] - count;
-        expect(count >= 1 && first_rows[s + 1] <= rows && start >= 0, "a sequence of the layout has no rows or too many");
-        expect(lengths[s] <= table_width * page_size, "a sequence of the layout is longer than its pages");
-        const int32_t* own = page_table + s * table_width;
-        for (int64_t page = 0; page * page_size < lengths[s]; ++page)
-            expect(own[page] >= 0 && own[page] < pages, "a page lies outside the cache");
-        for (int64_t row = 0; row < count; ++row) {
-            layout.sequence.push_back(s);
-            layout.position.push_back(static_cast<int32_t>(start + row));
-        }
-        for (int64_t row = 0; row < count; row += kTileRows) {
-            const int64_t taken = count - row < kTileRows ? count - row : kTileRows;
-            layout.tiles.push_back({static_cast<int>(first_rows[s] + row), static_cast<int>(taken),
-                                    static_cast<int>(start + row), own});
-        }
-    }
-    return layout;
+void quantise_rows(const Member& member, const Grouping& grouping, Rows x, int rows, const Codes& codes) {
+    over_groups(member, rows, grouping.groups, [&](int64_t row, int64_t first, int64_t last) {
+        member.kernels.quantise(grouping, x[row], static_cast<int>(row), codes, first, last);
+    });
+}
+
+void quantised_rows_linear(const Member& member, const PackedView& weight, const Codes& codes, int rows, Rows y) {
+    const Share panels = member.share(weight.panels_count);
+    member.kernels.matmul_codes(weight, codes, rows, y.data, y.stride, panels.first, panels.last,
+                                member.scratch.own(member.index));
 }
 
 void linear(const Member& member, const PackedView& weight, Rows x, int rows, Rows y) {
-    const Share panels = member.share(weight.panels_count);
-    if (weight.width == 0) {
-        member.kernels.matmul_float(weight, x.data, x.stride, rows, y.data, y.stride, panels.first, panels.last);
+    if (weight.width > 0) {
+        quantise_rows(member, grouping_of(weight), x, rows, member.scratch.codes());
+        member.team.barrier();
+        quantised_rows_linear(member, weight, member.scratch.codes(), rows, y);
         return;
     }
-    const Codes codes = member.scratch.codes();
-    const Share groups = member.share(static_cast<int64_t>(rows) * weight.groups);
-    for (int64_t at = groups.first; at < groups.last;) {
-        const int64_t row = at / weight.groups, first = at % weight.groups;
-        const int64_t last = groups.last - row * weight.groups < weight.groups ? groups.last - row * weight.groups : weight.groups;
-        member.kernels.quantise(weight, x[row], static_cast<int>(row), codes, first, last);
-        at += last - first;
-    }
-    member.team.barrier();
-    member.kernels.matmul_codes(weight, codes, rows, y.data, y.stride, panels.first, panels.last);
+    const Share panels = member.share(weight.panels_count);
+    member.kernels.matmul_float(weight, x.data, x.stride, rows, y.data, y.stride, panels.first, panels.last,
+                                member.scratch.own(member.index));
 }
 
 void rms_norm(const Member& member, Rows x, const float* weight, int rows, int width, float eps, Rows y) {
-    const Share own = member.share(rows);
-    for (int64_t r = own.first; r < own.last; ++r) member.kernels.rms_norm(x[r], weight, width, eps, y[r]);
+    if (rows >= member.team.size() || in_place(y, x)) {
+        const Share own = member.share(rows);
+        for (int64_t r = own.first; r < own.last; ++r)
+            member.kernels.scale(x[r], weight, norm_factor(member, x[r], width, eps), width, y[r]);
+        return;
+    }
+    over_pieces(member, rows, width, [&](int64_t r, int64_t first, int64_t last) {
+        const float factor = norm_factor(member, x[r], width, eps);
+        member.kernels.scale(x[r] + first, weight ? weight + first : nullptr, factor, static_cast<int>(last - first),
+                             y[r] + first);
+    });
 }
 
-void add_rms_norm(const Member& member, Rows x, Rows y, const float* weight, int rows, int width, float eps, Rows out) {
-    const Share own = member.share(rows);
-    for (int64_t r = own.first; r < own.last; ++r) {
-        member.kernels.add(x[r], y[r], width, x[r]);
-        member.kernels.rms_norm(x[r], weight, width, eps, out[r]);
+void rms_norm_quantise(const Member& member, Rows x, const float* weight, int rows, int width, float eps,
+                       const Grouping& grouping, const Codes& codes) {
+    float* row = member.scratch.own<float>(member.index);
+    over_groups(member, rows, grouping.groups, [&](int64_t r, int64_t first, int64_t last) {
+        const float factor = norm_factor(member, x[r], width, eps);
+        const int64_t from = first * grouping.group, to = last * grouping.group;
+        member.kernels.scale(x[r] + from, weight ? weight + from : nullptr, factor, static_cast<int>(to - from), row + from);
+        member.kernels.quantise(grouping, row, static_cast<int>(r), codes, first, last);
+    });
+}
+
+void add_rms_norm(const Member& member, Rows x, Rows y, const float* weight, int rows, int width, float eps, Rows total,
+                  Rows out) {
+    float* row = member.scratch.own<float>(member.index);
+    if (rows >= member.team.size() || in_place(total, x) || in_place(total, y)) {
+        const Share own = member.share(rows);
+        for (int64_t r = own.first; r < own.last; ++r) {
+            member.kernels.add(x[r], y[r], width, total[r]);
+            member.kernels.scale(total[r], weight, norm_factor(member, total[r], width, eps), width, out[r]);
+        }
+        return;
     }
+    over_pieces(member, rows, width, [&](int64_t r, int64_t first, int64_t last) {
+        member.kernels.add(x[r], y[r], width, row);
+        const float factor = norm_factor(member, row, width, eps);
+        std::memcpy(total[r] + first, row + first, sizeof(float) * (last - first));
+        member.kernels.scale(row + first, weight ? weight + first : nullptr, factor, static_cast<int>(last - first),
+                             out[r] + first);
+    });
+}
+
+void add_rms_norm_quantise(const Member& member, Rows x, Rows y, const float* weight, int rows, int width, float eps,
+                           Rows total, const Grouping& grouping, const Codes& codes) {
+    float* row = member.scratch.own<float>(member.index);
+    const auto quantise = [&](int64_t r, int64_t first, int64_t last) {
+        member.kernels.add(x[r], y[r], width, row);
+        const float factor = norm_factor(member, row, width, eps);
+        const int64_t from = first * grouping.group, to = last * grouping.group;
+        const int count = static_cast<int>(to - from);
+        std::memcpy(total[r] + from, row + from, sizeof(float) * count);
+        member.kernels.scale(row + from, weight ? weight + from : nullptr, factor, count, row + from);
+        member.kernels.quantise(grouping, row, static_cast<int>(r), codes, first, last);
+    };
+    if (!in_place(total, x) && !in_place(total, y)) {
+        over_groups(member, rows, grouping.groups, quantise);
+        return;
+    }
+    const Share own = member.share(rows);
+    for (int64_t r = own.first; r < own.last; ++r) quantise(r, 0, grouping.groups);
 }
 
 void add(const Member& member, Rows x, Rows y, int rows, int width, Rows out) {
-    const Share own = member.share(rows);
-    for (int64_t r = own.first; r < own.last; ++r) member.kernels.add(x[r], y[r], width, out[r]);
+    over_pieces(member, rows, width, [&](int64_t r, int64_t first, int64_t last) {
+        member.kernels.add(x[r] + first, y[r] + first, static_cast<int>(last - first), out[r] + first);
+    });
 }
 
-void rotary(const Member& member, Rows x, int rows, int heads, int head_dim, int rotary_dims, const float* table,
-            const int32_t* positions) {
-    const Share own = member.share(rows);
-    for (int64_t r = own.first; r < own.last; ++r)
-        member.kernels.rotary(x[r], heads, head_dim, rotary_dims, table + static_cast<int64_t>(positions[r]) * rotary_dims);
+void mul(const Member& member, Rows x, Rows y, int rows, int width, Rows out) {
+    over_pieces(member, rows, width, [&](int64_t r, int64_t first, int64_t last) {
+        member.kernels.mul(x[r] + first, y[r] + first, static_cast<int>(last - first), out[r] + first);
+    });
+}
+
+void silu(const Member& member, Rows x, int rows, int width, Rows out) {
+    over_pieces(member, rows, width, [&](int64_t r, int64_t first, int64_t last) {
+        member.kernels.silu(x[r] + first, static_cast<int>(last - first), out[r] + first);
+    });
 }
 
 void silu_mul(const Member& member, Rows gate, Rows up, int rows, int width, Rows out) {
-    constexpr int64_t piece = 256;  // so that one row, too, is work for all
-    const int64_t pieces = (width + piece - 1) / piece;
-    const Share own = member.share(rows * pieces);
-    for (int64_t at = own.first; at < own.last; ++at) {
-        const int64_t r = at / pieces, start = at % pieces * piece;
-        const int64_t count = width - start < piece ? width - start : piece;
-        member.kernels.silu_mul(gate[r] + start, up[r] + start, static_cast<int>(count), out[r] + start);
-    }
+    over_pieces(member, rows, width, [&](int64_t r, int64_t first, int64_t last) {
+        member.kernels.silu_mul(gate[r] + first, up[r] + first, static_cast<int>(last - first), out[r] + first);
+    });
+}
+
+void silu_mul_quantise(const Member& member, Rows gate, Rows up, int rows, int width, const Grouping& grouping,
+                       const Codes& codes) {
+    float* row = member.scratch.own<float>(member.index);
+    (void)width;
+    over_groups(member, rows, grouping.groups, [&](int64_t r, int64_t first, int64_t last) {
+        const int64_t from = first * grouping.group, to = last * grouping.group;
+        member.kernels.silu_mul(gate[r] + from, up[r] + from, static_cast<int>(to - from), row + from);
+        member.kernels.quantise(grouping, row, static_cast<int>(r), codes, first, last);
+    });
+}
+
+void rotary(const Member& member, Rows x, int rows, int heads, int head_dim, int rotary_dims, const float* table,
+            const int32_t* positions, Rows y) {
+    over_groups(member, rows, heads, [&](int64_t r, int64_t first, int64_t last) {
+        member.kernels.rotary(x[r] + first * head_dim, static_cast<int>(last - first), head_dim, rotary_dims,
+                              table + static_cast<int64_t>(positions[r]) * rotary_dims, y[r] + first * head_dim);
+    });
 }
 
 void gather(const Member& member, const Table& table, const int32_t* numbers, int rows, int width, Rows out) {
-    const Share own = member.share(rows);
-    for (int64_t r = own.first; r < own.last; ++r) {
-        const int64_t number = numbers[r], at = number * width;
+    over_pieces(member, rows, width, [&](int64_t r, int64_t first, int64_t last) {
+        const int64_t number = numbers[r], at = number * width + first;
+        const int count = static_cast<int>(last - first);
         if (table.format == Format::bf16)
-            member.kernels.widen_bf16(static_cast<const uint16_t*>(table.data) + at, width, out[r]);
+            member.kernels.widen_bf16(static_cast<const uint16_t*>(table.data) + at, count, out[r] + first);
         else if (table.format == Format::int8)
-            member.kernels.widen_int8(static_cast<const int8_t*>(table.data) + at, table.scales[number], width, out[r]);
+            member.kernels.widen_int8(static_cast<const int8_t*>(table.data) + at, table.scales[number], count, out[r] + first);
         else
-            std::memcpy(out[r], static_cast<const float*>(table.data) + at, sizeof(float) * width);
-    }
+            std::memcpy(out[r] + first, static_cast<const float*>(table.data) + at, sizeof(float) * count);
+    });
 }
 
-void write_cache(const Member& member, const CacheView& cache, const Layout& layout, Rows keys, Rows values) {
-    const Share own = member.share(static_cast<int64_t>(layout.position.size()));
-    for (int64_t r = own.first; r < own.last; ++r) {
-        const int position = layout.position[r];
-        const int page = layout.page_table[layout.sequence[r] * layout.table_width + position / cache.page_size];
-        member.kernels.write_cache(cache, keys[r], values[r], page, position % cache.page_size);
-    }
-}
-
-void attend(const Member& member, const AttentionArgs& args, const Layout& layout, std::atomic<int64_t>& next) {
-    const int64_t heads = args.cache.kv_heads, units = static_cast<int64_t>(layout.tiles.size()) * heads;
-    float* scratch = member.scratch.attention(member.index);
-    // the last tiles of a long prompt cost most, so they go first
-    for (int64_t unit; (unit = next.fetch_add(1, std::memory_order_relaxed)) < units;) {
-        const int64_t turn = units - 1 - unit;
-        member.kernels.attend(args, layout.tiles[turn / heads], static_cast<int>(turn % heads), scratch);
-    }
+void gather_rows(const Member& member, Rows x, const int32_t* numbers, int rows, int width, Rows out) {
+    over_pieces(member, rows, width, [&](int64_t r, int64_t first, int64_t last) {
+        std::memcpy(out[r] + first, x[numbers[r]] + first, sizeof(float) * (last - first));
+    });
 }
 
 }  // namespace autoglm

@@ -1,5 +1,6 @@
 // The operators as a member of a team does its part of them. All members call the same operator with the same arguments;
-// what one operator wrote may be read by the next only after a barrier. Sizes are checked by the caller.
+// what one operator wrote may be read by the next only after a barrier. Sizes are checked by the caller. Unless said
+// otherwise outputs do not overlap inputs, and an operator has no barrier inside.
 #pragma once
 
 #include <atomic>
@@ -14,17 +15,22 @@
 
 namespace autoglm {
 
-// Memory that operators need beside their inputs and outputs; reserved before a region starts.
+// Memory that operators need beside their inputs and outputs; reserved before a region starts, for the largest of all
+// operators that run in it. One piece for each member, and codes for linear().
 class Scratch {
 public:
     void reserve_codes(const PackedView& weight, int rows);
-    void reserve_attention(int members, int queries_per_kv, int page_size);
+    void reserve_linear(int members, const PackedView& weight, int rows);  // each linear, with codes given or not
+    void reserve_rows(int members, int width);  // norms, silu_mul_quantise
+    void reserve_attention(int members, int queries_per_kv, int page_size, int head_dim);
+    void reserve(int members, size_t bytes_each);
     Codes codes() const { return {values_.as<int8_t>(), scales_.as<float>(), sums_.as<int32_t>()}; }
-    float* attention(int member) const { return attention_.as<float>() + member * attention_each_; }
+    template <class T = void> T* own(int member) const { return reinterpret_cast<T*>(own_.data() + member * each_); }
+    size_t bytes() const { return values_.size() + scales_.size() + sums_.size() + own_.size(); }
 
 private:
-    Memory values_, scales_, sums_, attention_;
-    size_t attention_each_ = 0;
+    Memory values_, scales_, sums_, own_;
+    size_t each_ = 0;
 };
 
 struct Member {
@@ -36,7 +42,7 @@ struct Member {
     Share share(int64_t count) const { return Share(count, index, team.size()); }
 };
 
-// Rows of fp32, `stride` apart.
+// Rows of fp32, `stride` apart: a whole matrix, or neighbouring columns of one.
 struct Rows {
     float* data;
     int64_t stride;
@@ -58,14 +64,31 @@ Layout lay_out(const int32_t* first_rows, const int32_t* lengths, const int32_t*
 
 // y = x W^T + bias. Has a barrier inside when the weights are int8 or int4.
 void linear(const Member&, const PackedView& weight, Rows x, int rows, Rows y);
+// The same of rows that are codes already, in groups as the weight's; no barrier inside.
+void quantised_rows_linear(const Member&, const PackedView& weight, const Codes& codes, int rows, Rows y);
+void quantise_rows(const Member&, const Grouping&, Rows x, int rows, const Codes& codes);
+
+// Norms: without a weight (nullptr) rows are only divided by their root mean square. y may be x, and total x or y; if it
+// is, some members may be idle where there are few rows: otherwise all of them read a row and each writes a part.
 void rms_norm(const Member&, Rows x, const float* weight, int rows, int width, float eps, Rows y);
-// x += y, then out = the norm of x
-void add_rms_norm(const Member&, Rows x, Rows y, const float* weight, int rows, int width, float eps, Rows out);
+void rms_norm_quantise(const Member&, Rows x, const float* weight, int rows, int width, float eps, const Grouping&,
+                       const Codes& codes);
+// total = x + y, and its norm.
+void add_rms_norm(const Member&, Rows x, Rows y, const float* weight, int rows, int width, float eps, Rows total, Rows out);
+void add_rms_norm_quantise(const Member&, Rows x, Rows y, const float* weight, int rows, int width, float eps, Rows total,
+                           const Grouping&, const Codes& codes);
+
+// Value by value; out may be any of the inputs.
 void add(const Member&, Rows x, Rows y, int rows, int width, Rows out);
-// table [positions, rotary_dims]: cosine and sine of each pair
-void rotary(const Member&, Rows x, int rows, int heads, int head_dim, int rotary_dims, const float* table,
-            const int32_t* positions);
+void mul(const Member&, Rows x, Rows y, int rows, int width, Rows out);
+void silu(const Member&, Rows x, int rows, int width, Rows out);
+// silu(gate) * up; of one gate_up buffer gate is its first `width` columns and up the others.
 void silu_mul(const Member&, Rows gate, Rows up, int rows, int width, Rows out);
+void silu_mul_quantise(const Member&, Rows gate, Rows up, int rows, int width, const Grouping&, const Codes& codes);
+
+// table [positions, rotary_dims]: cosine and sine of each pair; y may be x
+void rotary(const Member&, Rows x, int rows, int heads, int head_dim, int rotary_dims, const float* table,
+            const int32_t* positions, Rows y);
 
 struct Table {
     Format format;        // fp32, bf16 or int8
@@ -75,10 +98,15 @@ struct Table {
 };
 // Copy rows `numbers` of a table; the numbers are below its entries.
 void gather(const Member&, const Table& table, const int32_t* numbers, int rows, int width, Rows out);
+// Copy rows `numbers` of x.
+void gather_rows(const Member&, Rows x, const int32_t* numbers, int rows, int width, Rows out);
 
 // Write keys and values of all rows into their pages.
 void write_cache(const Member&, const CacheView& cache, const Layout& layout, Rows keys, Rows values);
 // Attend; members take tiles from `next`, which is zero before the first comes.
 void attend(const Member&, const AttentionArgs& args, const Layout& layout, std::atomic<int64_t>& next);
+// write_cache, barrier, attend: without the barrier where each row is a sequence of its own, as in decoding.
+void write_and_attend(const Member&, const AttentionArgs& args, const Layout& layout, Rows keys, Rows values,
+                      std::atomic<int64_t>& next);
 
 }  // namespace autoglm

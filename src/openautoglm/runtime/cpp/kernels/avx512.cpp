@@ -11,16 +11,19 @@ namespace {
 
 #include "kernels/vec_avx512.h"
 
-#include "kernels/matmul_float.h"
+#include "kernels/formats_float.h"
+
+#include "kernels/formats_avx512.h"
+
+#include "kernels/product.h"
+
 #include "kernels/quantise.h"
-
-#include "kernels/matmul_codes.h"
-
-#include "kernels/codes_avx512.h"
 
 #include "kernels/rows.h"
 
 #include "kernels/attention.h"
+
+#include "kernels/limits.h"
 
 #include "kernels/path.h"
 

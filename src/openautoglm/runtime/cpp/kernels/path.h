@@ -1,7 +1,9 @@
-// The table of the path in whose namespace this is included, after vec_*.h and codes_*.h.
+// The table of the path in whose namespace this is included, after all its kernels.
 
 const Kernels& table() {
-    static const Kernels kernels{matmul_float, matmul_codes, quantise,   rms_norm,    add_rows, rotary,
-                                 silu_mul,     widen_bf16,   widen_int8, write_cache, attend};
+    static const Kernels kernels{matmul_float, matmul_codes, quantise,    sum_squares, scale_row,  add_rows,
+                                 mul_rows,     silu,         silu_mul,    rotary,      widen_bf16, widen_int8,
+                                 write_cache,  attend,       argmax,      exponentials, burn_int8, burn_fp32,
+                                 walk};
     return kernels;
 }

@@ -1,4 +1,4 @@
-// The kernels in plain C++. Only this unit is compiled for those instructions, and all of it but one
+// The kernels in plain C++, for any processor. As in the other paths, all of it but one
 // function lies in a nameless namespace: nothing that another unit might link comes from here.
 
 #include "kernels/table.h"
@@ -9,16 +9,19 @@ namespace {
 
 #include "kernels/vec_portable.h"
 
-#include "kernels/matmul_float.h"
+#include "kernels/formats_float.h"
+
+#include "kernels/formats_portable.h"
+
+#include "kernels/product.h"
+
 #include "kernels/quantise.h"
-
-#include "kernels/matmul_codes.h"
-
-#include "kernels/codes_portable.h"
 
 #include "kernels/rows.h"
 
 #include "kernels/attention.h"
+
+#include "kernels/limits.h"
 
 #include "kernels/path.h"
 

@@ -18,32 +18,65 @@ inline uint32_t largest_bits(const float* x, int count) {
     return most;
 }
 
+// What the values of a group are multiplied with, and its scale.
+struct GroupScale {
+    float inverse, scale;
+    explicit GroupScale(uint32_t bits) : inverse(0), scale(bits < kInfinity ? 0.f : __builtin_nanf("")) {
+        if (bits < kSmallest || bits >= kInfinity) return;
+        float most;
+        __builtin_memcpy(&most, &bits, 4);
+        inverse = 127.f / most;
+        scale = most / 127.f;
+    }
+    bool empty() const { return inverse == 0; }
+};
+
 // Round `count` values into codes, `step` bytes apart, and return the scale.
 inline float round_to_int8(const float* x, int count, int8_t* codes, int64_t step) {
-    const uint32_t bits = largest_bits(x, count);
-    if (bits < kSmallest || bits >= kInfinity) {
-        for (int i = 0; i < count; ++i) codes[i * step] = 0;
-        return bits < kInfinity ? 0.f : __builtin_nanf("");
+    const GroupScale group(largest_bits(x, count));
+    for (int i = 0; i < count; ++i) {
+        const float rounded = group.empty() ? 0.f : (x[i] * group.inverse + kRounder) - kRounder;
+        codes[i * step] = static_cast<int8_t>(static_cast<int32_t>(rounded));
     }
-    float most;
-    __builtin_memcpy(&most, &bits, 4);
-    const float inverse = 127.f / most;
-    if (step == 1)  // said twice so that the compiler can work on neighbours at once
-        for (int i = 0; i < count; ++i) codes[i] = static_cast<int8_t>(static_cast<int32_t>((x[i] * inverse + kRounder) - kRounder));
-    else
-        for (int i = 0; i < count; ++i)
-            codes[i * step] = static_cast<int8_t>(static_cast<int32_t>((x[i] * inverse + kRounder) - kRounder));
-    return most / 127.f;
+    return group.scale;
 }
 
-void quantise(const PackedView& view, const float* x_row, int row, const Codes& codes, int64_t first, int64_t last) {
+inline int32_t sum_codes(const int8_t* codes, int count) {
+    int32_t total = 0;
+    for (int i = 0; i < count; ++i) total += codes[i];
+    return total;
+}
+
+// One group of a multiple of sixteen values: its codes and their sum; returns the scale.
+inline float round_group(const float* x, int count, int8_t* codes, int32_t* sum_of) {
+    const GroupScale group(largest_bits(x, count));
+    if (group.empty()) {
+        __builtin_memset(codes, 0, count);
+        *sum_of = 0;
+        return group.scale;
+    }
+    const Vec inverse = spread(group.inverse), rounder = spread(kRounder);
+    Vec total = zero();
+    for (int i = 0; i < count; i += Vec::lanes) {
+        const Vec rounded = sub(add(mul(load(x + i), inverse), rounder), rounder);
+        total = add(total, rounded);
+        store_int8(codes + i, rounded);
+    }
+    *sum_of = static_cast<int32_t>(sum(total));  // exact: whole numbers below 2^24
+    return group.scale;
+}
+
+void quantise(const Grouping& grouping, const float* x_row, int row, const Codes& codes, int64_t first, int64_t last) {
+    const int count = grouping.group;
     for (int64_t g = first; g < last; ++g) {
-        int8_t* out = codes.values + static_cast<int64_t>(row) * view.width + g * view.group_padded;
-        const int64_t at = static_cast<int64_t>(row) * view.groups + g;
-        codes.scales[at] = round_to_int8(x_row + g * view.group, view.group, out, 1);
-        for (int i = view.group; i < view.group_padded; ++i) out[i] = 0;
-        int32_t total = 0;
-        for (int i = 0; i < view.group; ++i) total += out[i];
-        codes.sums[at] = total;
+        int8_t* out = codes.values + static_cast<int64_t>(row) * grouping.width() + g * grouping.group_padded;
+        const int64_t at = static_cast<int64_t>(row) * grouping.groups + g;
+        if (count % 16 == 0) {
+            codes.scales[at] = round_group(x_row + g * count, count, out, codes.sums + at);
+            continue;
+        }
+        codes.scales[at] = round_to_int8(x_row + g * count, count, out, 1);
+        for (int i = count; i < grouping.group_padded; ++i) out[i] = 0;
+        codes.sums[at] = sum_codes(out, count);
     }
 }

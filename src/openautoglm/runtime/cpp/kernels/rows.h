@@ -1,4 +1,4 @@
-// Operators on single rows: norms, sums, rotary, gates, table rows. Included inside the namespace of a path.
+// Operators on single rows: norms, sums, rotary, gates, table rows, what sampling needs. Included inside the namespace of a path.
 
 constexpr float kLeastExponent = -87.f, kMostExponent = 88.f;
 
@@ -35,38 +35,60 @@ inline void store_part(float* p, Vec a, int count) {
     __builtin_memcpy(p, full, sizeof(float) * count);
 }
 
-void rms_norm(const float* x, const float* weight, int width, float eps, float* y) {
-    Vec squares = zero();
-    along(width, [&](int i) { const Vec v = load(x + i); squares = muladd(v, v, squares); },
-          [&](int i, int n) { const Vec v = load_part(x + i, n); squares = muladd(v, v, squares); });
-    const Vec factor = spread(1.f / __builtin_sqrtf(sum(squares) / static_cast<float>(width) + eps));
-    along(width, [&](int i) { store(y + i, mul(mul(load(x + i), factor), load(weight + i))); },
+float sum_squares(const float* x, int width) {
+    Vec one = zero(), two = zero();
+    int i = 0;
+    for (; i + 2 * Vec::lanes <= width; i += 2 * Vec::lanes) {
+        const Vec a = load(x + i), b = load(x + i + Vec::lanes);
+        one = muladd(a, a, one);
+        two = muladd(b, b, two);
+    }
+    along(width - i, [&](int k) { const Vec v = load(x + i + k); one = muladd(v, v, one); },
+          [&](int k, int n) { const Vec v = load_part(x + i + k, n); two = muladd(v, v, two); });
+    return sum(add(one, two));
+}
+
+// Call one(i, load, store) for every register of a row; what is left over at its end goes over a buffer.
+template <class One> inline void each(int width, const One& one) {
+    along(width, [&](int i) { one([&](const float* p) { return load(p + i); }, [&](float* p, Vec v) { store(p + i, v); }); },
           [&](int i, int n) {
-              store_part(y + i, mul(mul(load_part(x + i, n), factor), load_part(weight + i, n)), n);
+              one([&](const float* p) { return load_part(p + i, n); }, [&](float* p, Vec v) { store_part(p + i, v, n); });
           });
 }
 
+void scale_row(const float* x, const float* weight, float factor, int width, float* y) {
+    const Vec all = spread(factor);
+    if (weight)
+        each(width, [&](auto get, auto put) { put(y, mul(mul(get(x), all), get(weight))); });
+    else each(width, [&](auto get, auto put) { put(y, mul(get(x), all)); });
+}
+
 void add_rows(const float* x, const float* y, int width, float* total) {
-    along(width, [&](int i) { store(total + i, add(load(x + i), load(y + i))); },
-          [&](int i, int n) { store_part(total + i, add(load_part(x + i, n), load_part(y + i, n)), n); });
+    each(width, [&](auto get, auto put) { put(total, add(get(x), get(y))); });
 }
 
-void rotary(float* x, int heads, int head_dim, int rotary_dims, const float* table_row) {
-    for (int h = 0; h < heads; ++h, x += head_dim)
-        for (int i = 0; i < rotary_dims; i += 2) {
-            const float a = x[i], b = x[i + 1], cosine = table_row[i], sine = table_row[i + 1];
-            x[i] = a * cosine - b * sine;
-            x[i + 1] = b * cosine + a * sine;
-        }
+void mul_rows(const float* x, const float* y, int width, float* product) {
+    each(width, [&](auto get, auto put) { put(product, mul(get(x), get(y))); });
 }
 
-inline Vec gated(Vec gate, Vec up) {
-    return mul(div(gate, add(spread(1.f), exponential(sub(zero(), gate)))), up);
+void rotary(const float* x, int heads, int head_dim, int rotary_dims, const float* table_row, float* y) {
+    for (int h = 0; h < heads; ++h, x += head_dim, y += head_dim) {
+        along(rotary_dims, [&](int i) { store(y + i, turned(load(x + i), load(table_row + i))); },
+              [&](int i, int n) { store_part(y + i, turned(load_part(x + i, n), load_part(table_row + i, n)), n); });
+        if (x != y) __builtin_memcpy(y + rotary_dims, x + rotary_dims, sizeof(float) * (head_dim - rotary_dims));
+    }
+}
+
+inline Vec sigmoid_times(Vec gate) {
+    return div(gate, add(spread(1.f), exponential(sub(zero(), gate))));
+}
+
+void silu(const float* x, int width, float* y) {
+    each(width, [&](auto get, auto put) { put(y, sigmoid_times(get(x))); });
 }
 
 void silu_mul(const float* gate, const float* up, int width, float* y) {
-    along(width, [&](int i) { store(y + i, gated(load(gate + i), load(up + i))); },
-          [&](int i, int n) { store_part(y + i, gated(load_part(gate + i, n), load_part(up + i, n)), n); });
+    each(width, [&](auto get, auto put) { put(y, mul(sigmoid_times(get(gate)), get(up))); });
 }
 
 void widen_bf16(const uint16_t* row, int width, float* y) {
@@ -82,4 +104,56 @@ void widen_int8(const int8_t* row, float scale, int width, float* y) {
     along(width, [&](int i) { store(y + i, mul(load_int8(row + i), spread(scale))); }, [&](int i, int n) {
         for (int k = i; k < i + n; ++k) y[k] = static_cast<float>(row[k]) * scale;
     });
+}
+
+// Where the largest value of a row stands first; -1 where one is not a number.
+int argmax(const float* x, int width) {
+    Vec most = spread(-__builtin_inff()), faults = zero();
+    along(width, [&](int i) {
+        const Vec v = load(x + i);
+        most = larger(most, v);
+        faults = add(faults, mul(v, zero()));  // not a number for infinities, too: these are looked at one by one
+    }, [&](int i, int n) {
+        for (int k = i; k < i + n; ++k) most = larger(most, spread(x[k]));
+        faults = add(faults, mul(load_part(x + i, n), zero()));
+    });
+    if (!(sum(faults) == 0))
+        for (int i = 0; i < width; ++i)
+            if (x[i] != x[i]) return -1;
+    const float peak = largest(most);
+    for (int i = 0; i < width; i += 64) {
+        const int end = i + 64 < width ? i + 64 : width;
+        bool found = false;
+        for (int k = i; k < end; ++k) found |= x[k] == peak;
+        for (int k = i; found && k < end; ++k)
+            if (x[k] == peak) return k;
+    }
+    return -1;
+}
+
+double exponentials(const float* x, float most, float slope, int width, float* y) {
+    const Vec peak = spread(most), factor = spread(slope), least = spread(kLeastExponent);
+    double total = 0;
+    for (int start = 0; start < width; start += 256) {
+        const int count = width - start < 256 ? width - start : 256;
+        Vec part = zero();
+        const auto raised = [&](Vec values) {
+            const Vec power = mul(sub(values, peak), factor);
+            const Vec result = unless_below(power, least, exponential(power));
+            part = add(part, result);
+            return result;
+        };
+        along(count, [&](int i) {
+            const Vec result = raised(load(x + start + i));
+            if (y) store(y + start + i, result);
+        }, [&](int i, int n) {
+            float full[Vec::lanes];
+            store(full, spread(-__builtin_inff()));
+            __builtin_memcpy(full, x + start + i, sizeof(float) * n);
+            const Vec result = raised(load(full));
+            if (y) store_part(y + start + i, result, n);
+        });
+        total += sum(part);
+    }
+    return total;
 }

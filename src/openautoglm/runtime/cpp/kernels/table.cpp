@@ -2,6 +2,51 @@
 
 namespace autoglm {
 
+namespace {
+
+constexpr int64_t kChunkBytes = 384 << 10;  // activations that a thread's second cache holds
+constexpr int kLeastRows = 48;              // so that weights are worth fetching
+
+size_t to_line(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// A row of items, apart from a power of two, so that rows do not meet in the cache.
+int64_t item_stride(const PackedView& view) {
+    const size_t each = view.width > 0 ? size_t{2} * view.width : view.inputs % 2 ? sizeof(float) * (view.inputs + 1) : 0;
+    return each == 0 ? 0 : static_cast<int64_t>(to_line(each) + 64);
+}
+
+int chunk_rows(const PackedView& view, int rows) {
+    const int64_t each = view.width > 0 ? int64_t{2} * view.width : int64_t{4} * view.inputs;
+    const int64_t fitting = kChunkBytes / each;
+    const int most = fitting > kLeastRows ? static_cast<int>(fitting) : kLeastRows;
+    if (rows <= most) return rows > 0 ? rows : 1;
+    const int chunks = (rows + most - 1) / most;  // of nearly equal size, whole tiles where possible
+    const int even = ((rows + chunks - 1) / chunks + 23) / 24 * 24;
+    return even < most ? even : most;
+}
+
+}  // namespace
+
+MatmulScratch::MatmulScratch(const PackedView& view, int all_rows, void* memory)
+    : rows(chunk_rows(view, all_rows)), item_stride(autoglm::item_stride(view)) {
+    uint8_t* at = static_cast<uint8_t*>(memory);
+    totals = reinterpret_cast<float*>(at);
+    partial = reinterpret_cast<int32_t*>(at + sizeof(float) * kPanel * rows);
+    ready = at + 2 * sizeof(float) * kPanel * rows;
+    items = ready + kReadyBytes;
+}
+
+size_t matmul_scratch(const PackedView& view, int rows) {
+    const size_t each = 2 * sizeof(float) * kPanel + static_cast<size_t>(item_stride(view));
+    return kReadyBytes + each * chunk_rows(view, rows);
+}
+
+size_t attention_scratch(int queries_per_kv, int page_size, int head_dim) {
+    const size_t queries = static_cast<size_t>(queries_per_kv) * kTileRows;
+    const size_t page = to_line(sizeof(float) * page_size * head_dim);
+    return to_line(sizeof(float) * queries * 2) + sizeof(float) * queries * page_size + 2 * page;
+}
+
 const Kernels& kernels_for(Isa isa) {
 #ifdef AUTOGLM_X86
     if (isa == Isa::avx2) return avx2_kernels();

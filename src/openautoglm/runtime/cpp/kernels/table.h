@@ -10,17 +10,37 @@
 
 namespace autoglm {
 
-// Rows of activations in int8: codes [R, view.width], scales [R, G], sums of the codes of each group [R, G].
+// How a row of activations is coded in int8: groups of neighbouring values share a scale.
+struct Grouping {
+    int inputs;        // values of a row
+    int group;         // values of a group
+    int groups;        // of a row
+    int group_padded;  // values of a group in memory, zeros at the end: a multiple of 8
+    int width() const { return groups * group_padded; }
+};
+
+// group: a divisor of inputs, 0 for the whole row
+inline Grouping grouping_of(int inputs, int group) {
+    const int size = group == 0 ? inputs : group;
+    return {inputs, size, inputs / size, (size + 7) / 8 * 8};
+}
+inline Grouping grouping_of(const PackedView& view) {
+    return {view.inputs, view.group, view.groups, view.group_padded};
+}
+
+// Rows of activations in int8: codes [R, Grouping::width()], scales [R, G], sums of the codes of each group [R, G].
 struct Codes {
     int8_t* values;
     float* scales;
     int32_t* sums;
 };
 
+enum class CacheFormat : uint8_t { fp32, bf16, int8 };
+
 // Keys and values of one layer. Of each page, for each kv head: keys transposed [head_dim, page_size], so that scores
-// of neighbouring tokens come out side by side; values [page_size, head_dim]. bf16, or int8 with a scale per token.
+// of neighbouring tokens come out side by side; values [page_size, head_dim]. int8 has a scale per token.
 struct CacheView {
-    bool int8;
+    CacheFormat format;
     int pages, page_size, kv_heads, head_dim;
     void* keys;           // [pages, kv_heads, head_dim, page_size]
     void* values;         // [pages, kv_heads, page_size, head_dim]
@@ -44,33 +64,63 @@ struct AttentionArgs {
     float scale;
 };
 
-struct Kernels {
-    // y [R, outputs] (y_stride apart) = x [R, K] W^T + bias, for panels [first, last)
-    void (*matmul_float)(const PackedView&, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride,
-                         int64_t first, int64_t last);
-    void (*matmul_codes)(const PackedView&, const Codes&, int rows, float* y, int64_t y_stride, int64_t first,
-                         int64_t last);
-    // groups [first, last) of one row of x into its place in codes
-    void (*quantise)(const PackedView&, const float* x_row, int row, const Codes&, int64_t first, int64_t last);
-    void (*rms_norm)(const float* x, const float* weight, int width, float eps, float* y);
-    void (*add)(const float* x, const float* y, int width, float* sum);
-    // table [positions, rotary_dims]: cosine and sine of each pair side by side
-    void (*rotary)(float* x, int heads, int head_dim, int rotary_dims, const float* table_row);
-    void (*silu_mul)(const float* gate, const float* up, int width, float* y);
-    void (*widen_bf16)(const uint16_t* row, int width, float* y);
-    void (*widen_int8)(const int8_t* row, float scale, int width, float* y);
-    void (*write_cache)(const CacheView&, const float* key, const float* value, int page, int offset);
-    // one tile, one kv head; scratch: attention_scratch() floats
-    void (*attend)(const AttentionArgs&, const Tile&, int kv_head, float* scratch);
+// How one row of logits becomes an id; see core/sampler.h.
+struct Choice {
+    float temperature;
+    int top_k;
+    float top_p, min_p;
+    double uniform;
 };
 
-constexpr int kTileRows = 8;  // most rows of a tile
+struct Kernels {
+    // y [R, outputs] (y_stride apart) = x [R, K] W^T + bias, for panels [first, last); scratch: matmul_scratch() bytes
+    void (*matmul_float)(const PackedView&, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride,
+                         int64_t first, int64_t last, void* scratch);
+    void (*matmul_codes)(const PackedView&, const Codes&, int rows, float* y, int64_t y_stride, int64_t first,
+                         int64_t last, void* scratch);
+    // groups [first, last) of one row of x (`x_row` is where the row starts) into their places in codes
+    void (*quantise)(const Grouping&, const float* x_row, int row, const Codes&, int64_t first, int64_t last);
+    float (*sum_squares)(const float* x, int width);
+    // y = x * factor * weight; without a weight y = x * factor
+    void (*scale)(const float* x, const float* weight, float factor, int width, float* y);
+    void (*add)(const float* x, const float* y, int width, float* sum);
+    void (*mul)(const float* x, const float* y, int width, float* product);
+    void (*silu)(const float* x, int width, float* y);
+    void (*silu_mul)(const float* gate, const float* up, int width, float* y);
+    // heads of one row, x to y (which may be x); table_row [rotary_dims]: cosine and sine of each pair side by side
+    void (*rotary)(const float* x, int heads, int head_dim, int rotary_dims, const float* table_row, float* y);
+    void (*widen_bf16)(const uint16_t* row, int width, float* y);
+    void (*widen_int8)(const int8_t* row, float scale, int width, float* y);
+    // one token's key and value of kv head `head`, [head_dim] each
+    void (*write_cache)(const CacheView&, int head, const float* key, const float* value, int page, int offset);
+    // one tile, one kv head; scratch: attention_scratch() bytes
+    void (*attend)(const AttentionArgs&, const Tile&, int kv_head, void* scratch);
+    // largest of a row: its first place, or -1 where a value is not a number
+    int (*argmax)(const float* x, int width);
+    // e ^ ((x - most) * slope) of each into y (where y is given); the sum, block of 256 after block, in fp64
+    double (*exponentials)(const float* x, float most, float slope, int width, float* y);
+    // what measures a processor's limits: so many int8 or fp32 products in registers, and a walk over memory
+    int64_t (*burn_int8)(int64_t products);
+    int64_t (*burn_fp32)(int64_t products);
+    int64_t (*walk)(const uint8_t* bytes, int64_t count);
+};
 
-// Floats of scratch that attend() needs: maxima and sums, then scores, of all queries of a tile.
-inline size_t attention_scratch(int queries_per_kv, int page_size) {
-    const size_t queries = static_cast<size_t>(queries_per_kv) * kTileRows;
-    return queries * (2 + static_cast<size_t>(page_size)) + 64;
-}
+constexpr int kTileRows = 16;               // most rows of a tile of attention
+constexpr int kManyRows = 12;               // from here on a product spreads weights once for all rows
+constexpr int kReadyBytes = 16 << 10;       // of these weights: what stays in the first cache
+
+// What a product needs beside its inputs and outputs, laid out in `memory`, which matmul_scratch() says the size of.
+struct MatmulScratch {
+    MatmulScratch(const PackedView& view, int rows, void* memory);
+    int rows;             // of a chunk, for which all of this is
+    float* totals;        // [rows, 32]
+    int32_t* partial;     // [rows, 32]
+    uint8_t* ready;       // kReadyBytes of weights
+    uint8_t* items;       // [rows], item_stride bytes apart: activations in the order of the kernel
+    int64_t item_stride;
+};
+size_t matmul_scratch(const PackedView& view, int rows);
+size_t attention_scratch(int queries_per_kv, int page_size, int head_dim);
 
 const Kernels& portable_kernels();
 #ifdef AUTOGLM_X86
