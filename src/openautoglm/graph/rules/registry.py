@@ -22,9 +22,10 @@ from openautoglm.graph.rules.silu_mul import silu_mul, silu_mul_of_two
 
 GROUP = "openautoglm.rules"
 """Entry points of plug-in rules; each names a `Rule`, used when it is asked for."""
-STANDARD: tuple[Rule, ...] = (
-    gather_early, merge_twins, fuse_qkv, fuse_gate_up, silu_mul, silu_mul_of_two, fuse_add_norm, fold_sources,
-    dead_code)
+_BEFORE: tuple[Rule, ...] = (gather_early, merge_twins)
+_AFTER: tuple[Rule, ...] = (
+    fuse_qkv, fuse_gate_up, silu_mul, silu_mul_of_two, fuse_add_norm, fold_sources, dead_code)
+STANDARD: tuple[Rule, ...] = (*_BEFORE, *_AFTER)
 """Good for every target: the result stays the same but for rounding."""
 INT8_ROWS: tuple[Rule, ...] = (quantise_rows, norm_quantise, add_norm_quantise, silu_mul_quantise)
 """For kernels that multiply int8 by int8, after linears were quantised: activations are quantised too."""
@@ -41,8 +42,8 @@ def rules_for(family: str, quantise: Quantisation | None = None, extra: Iterable
         family: of the target: ``native``, ``torch``; what stands before its colon.
         quantise: quantise linears so; on targets that multiply int8 by int8 their activations too, once for all readers
             and in the operator before if it can.
-        extra: names of optional rules or those of plug-ins; they come first, so they see the graph as it was built, and
-            in later rounds as the standard rules left it.
+        extra: names of optional rules or those of plug-ins; they come before the rules that fuse, so they see plain
+            operators, and in later rounds what was fused.
 
     Raises:
         GraphError: no rule has that name.
@@ -51,7 +52,7 @@ def rules_for(family: str, quantise: Quantisation | None = None, extra: Iterable
     quantised: tuple[Rule, ...] = ()
     if quantise is not None:
         quantised = (QuantiseLinears(quantise), *(INT8_ROWS if family in _INT8_TARGETS else ()))
-    return (*_named(tuple(extra)), *STANDARD, *quantised)
+    return (*_BEFORE, *_named(tuple(extra)), *_AFTER, *quantised)
 
 
 def standard_rules(*extra: str) -> tuple[Rule, ...]:
