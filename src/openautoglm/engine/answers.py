@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from openautoglm.core.errors import AutoGLMError, GenerationError
-from openautoglm.engine.beam import Step
+from openautoglm.engine.beam import BeamGroup, Step
 from openautoglm.engine.choose import Chosen, as_generation_error
 from openautoglm.engine.generate import Candidate
 from openautoglm.engine.pages import PagePool
@@ -13,6 +16,8 @@ from openautoglm.engine.request import Finish, Piece
 from openautoglm.engine.schedule import Scheduler
 from openautoglm.engine.sequence import Sequence, Ticket
 from openautoglm.engine.stats import Counts
+
+Float32 = NDArray[np.float32]
 
 
 class Answers:
@@ -25,6 +30,7 @@ class Answers:
         """Give every slot its tokens; end the answers that are complete."""
         rows = self._schedule.rows
         sequences, ids = list(rows.sequences), chosen.ids
+        searches = self._searches(chosen) if rows.grouped else []  # before slots change
         ended: list[tuple[Sequence, Finish]] = []
         if drafts:
             self._take_drafted(sequences, chosen, drafts, ended)
@@ -47,8 +53,9 @@ class Answers:
         for sequence, finish in ended:
             if sequence.slot >= 0:  # its request may have failed meanwhile
                 self._end(sequence, finish)
-        if rows.grouped:
-            self._step_groups(chosen)
+        for first, group, logits_BV in searches:
+            if not first.ticket.done:
+                self._step_group(first, group, logits_BV)
 
     def fork(self, started: list[Sequence]) -> list[int]:
         """Make the copies of requests whose prompt was just computed; return the row of logits of every slot, or
@@ -187,30 +194,25 @@ class Answers:
         if finish not in ("stop", "length") and ticket.listener is not None:
             _tell(ticket, Piece(copy, (), finish=finish))
 
-    def _step_groups(self, chosen: Chosen) -> None:
-        """Let every search whose beams have logits take a step."""
-        seen: list[Sequence] = []
-        rows = self._schedule.rows
-        for sequence in list(rows.sequences):
+    def _searches(self, chosen: Chosen) -> list[tuple[Sequence, BeamGroup[Sequence], Float32]]:
+        """The searches that have slots: first beam, search, and the logits of its beams."""
+        found = []
+        for sequence in self._schedule.rows.sequences:
             group = sequence.group
-            if group is None or sequence is not group.members[0] or sequence.ticket.done:
-                continue
-            seen.append(sequence)
-        steps = [(sequence, sequence.group, [member.slot for member in sequence.group.members])
-                 for sequence in seen if sequence.group is not None]
-        logits = [chosen.logits[slots] for _, _, slots in steps]
-        for (sequence, group, _), logits_BV in zip(steps, logits, strict=True):
-            step = group.advance(logits_BV)
-            if group.done:
-                self._end_group(sequence, None)
-            else:
-                self._follow(sequence, step)
+            if group is not None and sequence is group.members[0]:
+                found.append((sequence, group, chosen.logits[[member.slot for member in group.members]]))
+        return found
 
-    def _follow(self, first: Sequence, step: Step) -> None:
+    def _step_group(self, first: Sequence, group: BeamGroup[Sequence], logits_BV: Float32) -> None:
+        step = group.advance(logits_BV)
+        if group.done:
+            self._end_group(first, None)
+        else:
+            self._follow(first, group, step)
+
+    def _follow(self, first: Sequence, group: BeamGroup[Sequence], step: Step) -> None:
         """Let each beam go on from its parent: the first of a parent's children takes its pages, others share them."""
-        group, rows = first.group, self._schedule.rows
-        if group is None:
-            return
+        rows = self._schedule.rows
         members, length = group.members, len(first.tokens)
         while len(members) < len(step.parents):
             child = Sequence(first.ticket, len(members))
