@@ -30,6 +30,9 @@ GLM4_SPECIAL = (END, "[MASK]", GMASK, "[sMASK]", START, "<eop>", SYSTEM, USER, A
 """GLM-4's special tokens, in the order of their ids in the released checkpoints."""
 
 _ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
+_PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]  # bytes that byte-level BPE writes as themselves
+_OTHER = sorted({*range(256)} - {*_PLAIN})
+_BYTES = {chr(b): b for b in _PLAIN} | {chr(256 + number): b for number, b in enumerate(_OTHER)}
 SMALLEST_VOCABULARY = len(_ALPHABET) + len(GLM4_SPECIAL) + 1
 """All bytes and all special tokens, no merges."""
 
@@ -152,6 +155,24 @@ class Tokenizer:
     @cached_property
     def _size(self) -> int:
         return 1 + max(self._backend.get_vocab(with_added_tokens=True).values())
+
+    @cached_property
+    def pieces(self) -> tuple[bytes, ...]:
+        """[vocab_size] the bytes of each id; empty for special tokens and for ids that do not exist.
+
+        Raises:
+            TokenizerError: the vocabulary is not byte-level.
+        """
+        pieces = [b""] * self.vocab_size
+        try:
+            for text, i in self._backend.get_vocab(with_added_tokens=False).items():
+                pieces[i] = bytes(_BYTES[letter] for letter in text)
+        except KeyError as error:
+            raise TokenizerError(f"the vocabulary is not byte-level: it holds the letter {error}",
+                                 remedy="use a GLM-4 tokenizer, or train one on the data") from error
+        for i, token in self._backend.get_added_tokens_decoder().items():
+            pieces[i] = b"" if token.special else token.content.encode()
+        return tuple(pieces)
 
     @property
     def pad_id(self) -> int:
