@@ -8,6 +8,13 @@ from typing import Any
 from openautoglm.graph.ir import Attribute
 from openautoglm.runtime.kernels import register_kernel
 
+try:
+    from sandwich_norm import _native
+except ImportError:  # there was no compiler when the package was installed
+    pass
+else:
+    register_kernel("sandwich_norm", "native")(_native.kernel)
+
 
 @register_kernel("sandwich_norm", "torch")
 def sandwich_norm(inputs: Sequence[Any], attributes: Mapping[str, Attribute], context: Any) -> list[Any]:
