@@ -77,10 +77,6 @@ def check(request: Request, limits: Limits, where: str) -> None:
     if min(prompt) < 0 or max(prompt) >= limits.embedding:
         raise GenerationError(f"holds ids outside the vocabulary of {limits.embedding}", where=where,
                               remedy="tokenise with the model's own tokenizer")
-    if limits.pages_of(request) > limits.pages:
-        raise GenerationError(f"may need {limits.pages_of(request)} pages of {limits.page_size} tokens, the cache has "
-                              f"{limits.pages}", where=where,
-                              remedy="load the program with more pages, or lower max_new_tokens or num_beams")
     if decoding.num_beams > limits.max_batch:
         raise GenerationError(f"asks for {decoding.num_beams} beams, the engine runs {limits.max_batch} sequences",
                               where=where, remedy="lower num_beams, or raise max_batch")
@@ -94,3 +90,7 @@ def check(request: Request, limits: Limits, where: str) -> None:
     if request.watch is not None and decoding.num_beams > 1:
         raise GenerationError("a watcher sees answers grow, beams do not", where=where,
                               remedy="cut the answers of beams when they have ended")
+    if limits.pages_of(request) > limits.pages:
+        raise GenerationError(f"may need {limits.pages_of(request)} pages of {limits.page_size} tokens, the cache has "
+                              f"{limits.pages}", where=where,
+                              remedy="load the program with more pages, or lower max_new_tokens or num_beams")
