@@ -6,14 +6,17 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import tokenizers
 from grammar_tools import allowed, draw, end_id, feed, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, models
 
-from openautoglm.core.errors import GenerationError
+from openautoglm.core.errors import GenerationError, TokenizerError
 from openautoglm.engine.grammar import GrammarCompiler
 from openautoglm.engine.grammar_check import Grammar, GrammarLimits
 from openautoglm.engine.grammar_state import GrammarState
+from openautoglm.text.tokenizer import GLM4_SPECIAL, Tokenizer
 
 pytest.importorskip("llguidance", reason="the extra `serve` is not installed")
 
@@ -27,6 +30,26 @@ TREE = {"$defs": {"node": {"type": "object", "properties": {
 def compiler() -> Iterator[GrammarCompiler]:
     with GrammarCompiler(tokenizer().pieces) as made:
         yield made
+
+
+@given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20))
+def test_pieces_are_the_bytes_of_each_id(text: str) -> None:
+    pieces = tokenizer().pieces
+    assert b"".join(pieces[i] for i in tokenizer().encode(text)) == text.encode()
+
+
+def test_pieces_leave_out_what_no_text_holds() -> None:
+    pieces = tokenizer().pieces
+    assert len(pieces) == tokenizer().vocab_size
+    assert {i for i, piece in enumerate(pieces) if not piece} == set(tokenizer().special.values())
+    assert {piece for piece in pieces if len(piece) == 1} == {bytes([byte]) for byte in range(256)}
+
+
+def test_pieces_of_another_kind_of_vocabulary_are_refused() -> None:
+    words = tokenizers.Tokenizer(models.WordLevel({"the word": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    words.add_special_tokens([AddedToken(token, special=True) for token in GLM4_SPECIAL])
+    with pytest.raises(TokenizerError, match="not byte-level"):
+        _ = Tokenizer(words).pieces
 
 
 def following(choices: list[str], before: bytes) -> set[int]:
