@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_text_is_the_same_with_and_without(options: dict[str, Any], logits: Any)
     plain, without = run(logits, None, decoding, prompts)
     guessed, having = run(logits, EAGER, decoding, prompts)
     assert [[c.ids for c in found] for found in guessed] == [[c.ids for c in found] for found in plain]
-    for one, other in zip(sum(guessed, []), sum(plain, []), strict=True):
+    for one, other in zip(chain(*guessed), chain(*plain), strict=True):
         assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
     assert having.stats.accepted > 0
     assert having.stats.steps <= without.stats.steps
@@ -127,13 +128,13 @@ def test_draws_keep_their_distribution() -> None:
     shares = np.where(np.arange(VOCAB) == 5, 0.5, np.where(np.arange(VOCAB) == 6, 0.3, 0.2 / 48))
     engine = Engine(FakeProgram(logits=lambda _: np.log(shares, dtype=np.float32)),
                     EngineSettings(speculation=EAGER.model_copy(update={"ngram": 1}), max_batch=8))
-    tickets = [engine.submit(Request([5] * 6, Decoding(max_new_tokens=4, temperature=1.0, seed=seed, ignore_stop=True)))
+    tickets = [engine.submit(Request([5] * 6, Decoding(max_new_tokens=7, temperature=1.0, seed=seed, ignore_stop=True)))
                for seed in range(400)]
     while not engine.idle:
         engine.step()
     answers = np.array([ticket.result()[0].ids for ticket in tickets])
     assert 100 < engine.stats.accepted < engine.stats.drafted - 100
-    for place in range(4):
+    for place in range(7):
         assert np.mean(answers[:, place] == 5) == pytest.approx(0.5, abs=0.08)
         assert np.mean(answers[:, place] == 6) == pytest.approx(0.3, abs=0.08)
 
