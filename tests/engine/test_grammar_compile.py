@@ -74,6 +74,7 @@ def test_every_form_compiles(compiler: GrammarCompiler) -> None:
     ({"$defs": {"d": {"$ref": "file:///etc/hostname"}}}, "json_schema.$defs.d.$ref", "nothing is fetched"),
     ({"$id": "http://127.0.0.1:1/a", "$ref": "b"}, "json_schema.$ref", "nothing is fetched"),
     ({"x-guidance": {"lenient": True}}, "json_schema.x-guidance", "own options"),
+    ({"enum": [1, 2**53 + 1]}, "json_schema", "would round"),
     ({"const": float("nan")}, "json_schema", "is no JSON"),
     ({"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, "json_schema", "cannot be followed to an end"),
     (False, "json_schema", "cannot be compiled"),

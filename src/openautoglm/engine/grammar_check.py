@@ -17,6 +17,7 @@ _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
 _SINGLE = ("items", "additionalItems", "additionalProperties", "contains", "propertyNames", "not", "if", "then",
            "else", "unevaluatedItems", "unevaluatedProperties")
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+_LARGEST = 2**53
 _SPACE = r"[ \t\n\r]{1,20}"
 _HEADER = '%llguidance {"no_forcing": true}\nstart: '
 """Any tokenisation of an allowed text is allowed, so that the mask depends on the text alone."""
@@ -111,12 +112,12 @@ def source_of(grammar: Grammar, limits: GrammarLimits) -> str:
 
 
 def check_schema(schema: Schema, limits: GrammarLimits) -> None:
-    """Check a schema's size, depth and references.
+    """Check a schema's size, depth, numbers and references.
 
     Raises:
         GenerationError: as `source_of`.
     """
-    _check_depth(schema, limits)
+    _check_values(schema, limits)
     try:
         _bound("json_schema", len(dumps(schema)), limits)
     except (TypeError, ValueError) as error:
@@ -170,9 +171,14 @@ def _bound(where: str, size: int, limits: GrammarLimits) -> None:
                               remedy="make it smaller, or raise schema_bytes")
 
 
-def _check_depth(schema: Schema, limits: GrammarLimits) -> None:
+def _check_values(schema: Schema, limits: GrammarLimits) -> None:
+    """Look at all values, level by level."""
     level: list[Any] = [schema]
     for _ in range(limits.schema_depth + 1):
+        for value in level:
+            if isinstance(value, int) and abs(value) > _LARGEST:
+                raise GenerationError(f"holds a number of {len(str(abs(value)))} digits, which the library would round",
+                                      where="json_schema", remedy=f"use numbers up to {_LARGEST}, or a string")
         inner = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list)]
         level = [value for values in inner for value in values]
         if not level:
