@@ -7,9 +7,8 @@ A random model of shape S (30.7 M parameters) is stepped in three ways: a prompt
 Programs of all variants are loaded together and take turns in random order, so whatever else runs on the machine slows
 all of them. A gain is how much longer a step takes without the rule: the median, over the rounds, of its time next to
 that with all rules in the same round. Where a rule is left out another may take its place (`silu_mul_of_two` that of
-`silu_mul`), and `fold_sources` only matters at loading: neither shows as a gain. All rules
-stand in the table twice, so one sees how far two programs that are the same differ. On a busy machine use one thread and
-`--clock cpu`.
+`silu_mul`), and `fold_sources` only matters at loading: neither shows as a gain. All rules stand in the table twice, so
+one sees how far two programs that are the same differ. On a busy machine use one thread and `--clock cpu`.
 """
 
 from __future__ import annotations
@@ -129,8 +128,8 @@ def choices(rules: Sequence[Rule], applied: Counter[str]) -> list[tuple[str, lis
     """All rules, twice; each that finds something, the quantising of linears excepted, left out; and none but that."""
     kept = [rule for rule in rules if rule.name == "quantise_linear"]
     tried = [rule for rule in rules if applied[rule.name] and rule not in kept]
-    return [(ALL, list(rules)), (AGAIN, list(rules)), *((rule.name, [other for other in rules if other is not rule]) for rule in tried),
-            (NONE, kept)]
+    left = [(rule.name, [other for other in rules if other is not rule]) for rule in tried]
+    return [(ALL, list(rules)), (AGAIN, list(rules)), *left, (NONE, kept)]
 
 
 def load(name: str, rules: list[Rule], folder: str, given: argparse.Namespace, steps: list[Step]) -> Variant:
