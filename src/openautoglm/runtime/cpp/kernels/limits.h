@@ -1,12 +1,11 @@
 // What a processor can do at most, to hold the kernels against. Included inside the namespace of a path.
 
-// As many products as a loop over registers does, at least `products`; returns how many.
-template <class Register, class Once> inline int64_t burn(int64_t products, int64_t each, Register x, const Once& once) {
-    constexpr int chains = 10;  // enough to hide the latency of a product
-    Register sums[chains];
+// As many products as a loop over registers does, at least `products`; returns how many. CHAINS sums hide the latency.
+template <int CHAINS, class Register, class Once> inline int64_t burn(int64_t products, int64_t each, Register x, const Once& once) {
+    Register sums[CHAINS];
     for (Register& sum : sums) sum = x;
     int64_t done = 0;
-    for (; done < products; done += chains * each)
+    for (; done < products; done += CHAINS * each)
         for (Register& sum : sums) {
             hide(x);
             sum = once(x, sum);
@@ -16,13 +15,13 @@ template <class Register, class Once> inline int64_t burn(int64_t products, int6
 }
 
 int64_t burn_int8(int64_t products) {
-    return burn(products, int64_t{4} * Vec::lanes, spread_int(0x01010101), [](const Ints& x, const Ints& sum) {
+    return burn<6>(products, int64_t{4} * Vec::lanes, spread_int(0x01010101), [](const Ints& x, const Ints& sum) {
         return byte_products(x, x, sum);
     });
 }
 
 int64_t burn_fp32(int64_t products) {
-    return burn(products, int64_t{Vec::lanes}, spread(0.5f), [](const Vec& x, const Vec& sum) { return muladd(x, x, sum); });
+    return burn<10>(products, int64_t{Vec::lanes}, spread(0.5f), [](const Vec& x, const Vec& sum) { return muladd(x, x, sum); });
 }
 
 // Read `count` bytes; returns a sum of them, so that somebody needs them.

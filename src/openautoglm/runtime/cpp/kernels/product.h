@@ -20,8 +20,8 @@ struct Chunk {
     const PackedView* view;
     const uint8_t* items;  // [rows], item_stride bytes apart
     int64_t item_stride;
-    const float* scales;   // [rows, groups] of activations; int8 and int4 only, as sums
-    const int32_t* sums;
+    const float* scales;    // [groups, rows] of activations; int8 and int4 only, as starts
+    const int32_t* starts;  // [groups, rows]: a group's sum of codes times -middle, of weights with zero points times -1
     int rows;
     float* totals;         // [rows, 32]
     int32_t* partial;      // [rows, 32] of groups that are cut into blocks
@@ -33,17 +33,21 @@ struct Chunk {
 template <class F, int ROWS, int COLUMNS, bool READY, class Add>
 inline void go_over_lines(const uint8_t*& weights, const uint8_t*& items, int64_t item_stride, int lines, const Add& add) {
     for (int line = 0; line < lines; ++line) {
-        typename F::Step steps[COLUMNS][F::steps];
-        for (int c = 0; c < COLUMNS; ++c) {
+        typename F::Step steps[F::steps][COLUMNS];
+        if constexpr (!READY)
+            for (int c = 0; c < COLUMNS; ++c) {
+                typename F::Step unpacked[F::steps];
+                F::unpack(weights + c * kVector, unpacked);
+                for (int s = 0; s < F::steps; ++s) steps[s][c] = unpacked[s];
+            }
+        for (int s = 0; s < F::steps; ++s) {
             if constexpr (READY)
-                for (int s = 0; s < F::steps; ++s) steps[c][s] = F::step(weights + (s * COLUMNS + c) * kVector);
-            else F::unpack(weights + c * kVector, steps[c]);
-        }
-        for (int s = 0; s < F::steps; ++s)
+                for (int c = 0; c < COLUMNS; ++c) steps[s][c] = F::step(weights + (s * COLUMNS + c) * kVector);
             for (int r = 0; r < ROWS; ++r) {
                 const auto item = F::item(items + r * item_stride + 4 * s);
-                for (int c = 0; c < COLUMNS; ++c) add(r, c, steps[c][s], item);
+                for (int c = 0; c < COLUMNS; ++c) add(r, c, steps[s][c], item);
             }
+        }
         weights += READY ? F::steps * COLUMNS * kVector : kLine;
         items += 4 * F::steps;
     }
@@ -73,50 +77,51 @@ inline void add_lines(const uint8_t* weights, const uint8_t* items, int64_t item
     }
 }
 
+// Keep the compiler from spreading a pointer to one for each place that it leads to.
+template <class T> inline void keep_pointer(T*& p) { asm("" : "+r"(p)); }
+
 // Rows [row, row + ROWS) times columns [column, column + COLUMNS) of one block.
 template <class F, int ROWS, int COLUMNS, bool READY>
 void code_tile(const Chunk& chunk, const uint8_t* panel, const Block& block, int column, int row) {
     const PackedView& view = *chunk.view;
-    const int group_items = view.group_padded / F::line_inputs * F::steps * 4;
-    const uint8_t* ready = chunk.ready + static_cast<int64_t>(column) * kVector * F::steps * block.groups * block.lines;
-    const uint8_t* items = chunk.items + row * chunk.item_stride + static_cast<int64_t>(block.group) * group_items +
+    const int64_t group_bytes = view.group_bytes, stride = chunk.item_stride;
+    const int lines = block.lines, group_items = view.group_padded / F::line_inputs * F::steps * 4;
+    const int64_t data_at = sizeof(GroupHead) * (view.zeros ? 2 : 1) + static_cast<int64_t>(block.line) * kLine + column * kVector;
+    const uint8_t* ready = chunk.ready + static_cast<int64_t>(column) * kVector * F::steps * block.groups * lines;
+    const uint8_t* items = chunk.items + row * stride + static_cast<int64_t>(block.group) * group_items +
                            static_cast<int64_t>(block.line) * F::steps * 4;
+    const uint8_t* group = panel + sizeof(PanelHead) + block.group * group_bytes;
+    const int64_t rows = chunk.rows;
+    const float* scales = chunk.scales + block.group * rows + row;
+    const int32_t* starts = chunk.starts + block.group * rows + row;
     float* totals = chunk.totals + row * kPanel + column * Vec::lanes;
     int32_t* partial = chunk.partial + row * kPanel + column * Vec::lanes;
-    for (int g = block.group; g < block.group + block.groups; ++g, items += group_items) {
-        const uint8_t* group = panel + sizeof(PanelHead) + g * view.group_bytes;
+    for (int left = block.groups; left > 0; --left, items += group_items, group += group_bytes, scales += rows, starts += rows) {
         const uint16_t* halves = reinterpret_cast<const uint16_t*>(group) + column * Vec::lanes;
-        const int64_t at = static_cast<int64_t>(row) * view.groups + g;
         typename F::Sum sums[ROWS][COLUMNS];
-        if (!block.begins)
-            for (int r = 0; r < ROWS; ++r)
-                for (int c = 0; c < COLUMNS; ++c) sums[r][c] = load_ints(partial + r * kPanel + c * Vec::lanes);
-        else if (view.zeros)  // first what is too much: zero points times activations
+        for (int r = 0; r < ROWS; ++r)
+            for (int c = 0; c < COLUMNS; ++c)
+                sums[r][c] = block.begins ? spread_int(starts[r]) : load_ints(partial + r * kPanel + c * Vec::lanes);
+        if (view.zeros && block.begins)  // what is too much in the sums: zero points times activations
             for (int c = 0; c < COLUMNS; ++c) {
                 const Ints points = load_points(halves + kPanel + c * Vec::lanes);
-                for (int r = 0; r < ROWS; ++r)
-                    sums[r][c] = times(points, spread_int(-chunk.sums[at + static_cast<int64_t>(r) * view.groups]));
+                for (int r = 0; r < ROWS; ++r) sums[r][c] = times(points, sums[r][c]);
             }
-        else
-            for (int r = 0; r < ROWS; ++r) {
-                const Ints start = spread_int(-F::middle * chunk.sums[at + static_cast<int64_t>(r) * view.groups]);
-                for (int c = 0; c < COLUMNS; ++c) sums[r][c] = start;
-            }
-        const uint8_t* weights = READY ? ready : group + sizeof(GroupHead) * (view.zeros ? 2 : 1) +
-                                                     static_cast<int64_t>(block.line) * kLine + column * kVector;
-        add_lines<F, ROWS, COLUMNS, READY>(weights, items, chunk.item_stride, block.lines, sums);
-        if (READY) ready += static_cast<int64_t>(COLUMNS) * kVector * F::steps * block.lines;
+        add_lines<F, ROWS, COLUMNS, READY>(READY ? ready : group + data_at, items, stride, lines, sums);
+        if (READY) ready += static_cast<int64_t>(COLUMNS) * kVector * F::steps * lines;
         if (!block.ends) {
             for (int r = 0; r < ROWS; ++r)
                 for (int c = 0; c < COLUMNS; ++c) store_ints(partial + r * kPanel + c * Vec::lanes, sums[r][c]);
             continue;
         }
-        for (int c = 0; c < COLUMNS; ++c) {
-            const Vec scale = load_halves(halves + c * Vec::lanes);
-            for (int r = 0; r < ROWS; ++r) {
+        keep_pointer(totals);
+        Vec shares[COLUMNS];
+        for (int c = 0; c < COLUMNS; ++c) shares[c] = load_halves(halves + c * Vec::lanes);
+        for (int r = 0; r < ROWS; ++r) {
+            const Vec scale = spread(scales[r]);
+            for (int c = 0; c < COLUMNS; ++c) {
                 float* total = totals + r * kPanel + c * Vec::lanes;
-                const Vec both = mul(scale, spread(chunk.scales[at + static_cast<int64_t>(r) * view.groups]));
-                store(total, fused(to_floats(sums[r][c]), both, load(total)));
+                store(total, fused(to_floats(sums[r][c]), mul(shares[c], scale), load(total)));
             }
         }
     }
@@ -238,9 +243,14 @@ void matmul_codes_as(const PackedView& view, const Codes& codes, int rows, float
         const int count = fewer(scratch.rows, rows - row);
         const int8_t* values = codes.values + static_cast<int64_t>(row) * view.width;
         Chunk chunk{&view, reinterpret_cast<const uint8_t*>(values), view.width,
-                    codes.scales + static_cast<int64_t>(row) * view.groups,
-                    codes.sums + static_cast<int64_t>(row) * view.groups,
-                    count, scratch.totals, scratch.partial, scratch.ready};
+                    scratch.scales, scratch.starts, count, scratch.totals, scratch.partial, scratch.ready};
+        for (int r = 0; r < count; ++r) {
+            const int64_t at = static_cast<int64_t>(row + r) * view.groups;
+            for (int g = 0; g < view.groups; ++g) {
+                scratch.scales[g * count + r] = codes.scales[at + g];
+                scratch.starts[g * count + r] = (view.zeros ? -1 : -F::middle) * codes.sums[at + g];
+            }
+        }
         if constexpr (F::prepares) {
             chunk.items = scratch.items;
             chunk.item_stride = scratch.item_stride;

@@ -34,10 +34,12 @@ MatmulScratch::MatmulScratch(const PackedView& view, int all_rows, void* memory)
     partial = reinterpret_cast<int32_t*>(at + sizeof(float) * kPanel * rows);
     ready = at + 2 * sizeof(float) * kPanel * rows;
     items = ready + kReadyBytes;
+    scales = reinterpret_cast<float*>(items + item_stride * rows);
+    starts = reinterpret_cast<int32_t*>(scales + static_cast<int64_t>(view.groups) * rows);
 }
 
 size_t matmul_scratch(const PackedView& view, int rows) {
-    const size_t each = 2 * sizeof(float) * kPanel + static_cast<size_t>(item_stride(view));
+    const size_t each = sizeof(float) * 2 * (kPanel + view.groups) + static_cast<size_t>(item_stride(view));
     return kReadyBytes + each * chunk_rows(view, rows);
 }
 

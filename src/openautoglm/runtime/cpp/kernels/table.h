@@ -115,6 +115,8 @@ struct MatmulScratch {
     int rows;             // of a chunk, for which all of this is
     float* totals;        // [rows, 32]
     int32_t* partial;     // [rows, 32]
+    float* scales;        // [groups, rows]
+    int32_t* starts;      // [groups, rows]
     uint8_t* ready;       // kReadyBytes of weights
     uint8_t* items;       // [rows], item_stride bytes apart: activations in the order of the kernel
     int64_t item_stride;
