@@ -1,0 +1,49 @@
+"""Make what the engines need: environments, random checkpoints, and the peers' own files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from peers.catalogue import ENVIRONMENTS_OF, variants_of
+from peers.environments import make_environment, python_of
+from peers.launch import BENCHMARKS
+
+
+def prepare(work: Path, shapes: Iterable[str], engines: list[str]) -> None:
+    """Make what is missing; a file counts as made when it is there under its own name.
+
+    Raises:
+        subprocess.CalledProcessError: a step failed; what it said is in the folder `logs`.
+    """
+    for name in dict.fromkeys(["transformers", *(name for engine in engines for name in ENVIRONMENTS_OF[engine])]):
+        make_environment(work, name)
+    for shape in shapes:
+        folder = work / "models" / shape
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint, full = folder / "checkpoint", folder / "bf16.gguf"
+        _make(work, checkpoint, "transformers", "make_checkpoint", shape)
+        _make(work, folder / "reference.npz", "transformers", "make_reference", shape, checkpoint)
+        for model in dict.fromkeys(variant.model for variant in variants_of(engines, shape)):
+            if model.endswith(".gguf"):
+                _make(work, full, "transformers", "make_gguf", checkpoint)
+                _make(work, folder / model, "llama", "quantise_gguf", full)
+            elif model.startswith("openvino-"):
+                _make(work, folder / model, "export", "export_openvino", shape, checkpoint)
+
+
+def _make(work: Path, target: Path, environment: str, module: str, *arguments: str | Path) -> None:
+    """Run `peers.MODULE ARGUMENTS TARGET` unless the target is there; a broken-off one never takes its name."""
+    if target.exists():
+        return
+    print(f"making {target}", flush=True)
+    unfinished = target.with_name(f"unfinished-{target.name}")
+    log = work / "logs" / f"{module}-{target.parent.name}-{target.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        subprocess.run([python_of(work, environment), "-m", f"peers.{module}", *map(str, arguments), str(unfinished)],
+                       cwd=BENCHMARKS, stdout=file, stderr=file, check=True,
+                       env={**os.environ, "PYTHONPATH": str(BENCHMARKS), "TOKENIZERS_PARALLELISM": "false"})
+    unfinished.rename(target)
