@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_program import VOCAB, FakeProgram, fake_logits, greedy_text
+from fake_program import STOP, VOCAB, FakeProgram, fake_logits, greedy_text
 from numpy.typing import NDArray
 
 from openautoglm.core.errors import GenerationError
@@ -82,6 +82,11 @@ class Even:
         self.taken: list[int] = []
         self._most, self._fault = most, fault
 
+    def copy(self) -> Even:
+        other = Even(self._most, fault=self._fault)
+        other.taken = list(self.taken)
+        return other
+
     def fill_mask(self, out: NDArray[np.uint32]) -> None:
         if self._fault == "mask" and len(self.taken) == 2:
             raise RuntimeError("lost its way")
@@ -101,19 +106,18 @@ class Even:
         return len(self.taken) == self._most
 
 
-@pytest.mark.parametrize("decoding", [LONG, Decoding(temperature=1.0, ignore_stop=True)])
+@pytest.mark.parametrize("decoding", [LONG, Decoding(temperature=1.0, n=3, ignore_stop=True)])
 @pytest.mark.parametrize("speculation", [None, Speculation(ngram=1, min_acceptance=0)])
 def test_a_grammar_guides_its_request_only(decoding: Decoding, speculation: Any) -> None:
     engine = Engine(FakeProgram(), EngineSettings(speculation=speculation))
-    grammar = Even()
-    guided = engine.submit(Request([5, 6, 8, 6, 8], decoding, grammar=grammar))
+    guided = engine.submit(Request([5, 6, 8, 6, 8], decoding, grammar=Even()))
     free = engine.submit(Request([7, 8], LONG))
     finish(engine)
-    answer = guided.result()[0]
-    assert len(answer.ids) == 5
-    assert answer.finished
-    assert all(token % 2 == 0 for token in answer.ids)
-    assert tuple(grammar.taken) == answer.ids
+    assert len(guided.result()) == decoding.n
+    for answer in guided.result():
+        assert len(answer.ids) == 5
+        assert answer.finished
+        assert all(token % 2 == 0 for token in answer.ids)
     assert text(free) == greedy_text([7, 8], 20, stops=())
 
 
@@ -127,6 +131,48 @@ def test_a_grammar_that_fails_fails_its_request_only(fault: str, message: str) -
     with pytest.raises(GenerationError, match=message):
         bad.result()
     assert text(good) == greedy_text([7, 8], 20, stops=())
+
+
+class Choice(Even):
+    """A grammar of texts, each ended by the stop id."""
+
+    texts = ((8, 9), (8, 10, 11))
+
+    def copy(self) -> Choice:
+        other = Choice(fault=self._fault)
+        other.taken = list(self.taken)
+        return other
+
+    def fill_mask(self, out: NDArray[np.uint32]) -> None:
+        out[:] = 0
+        for text in self.texts:
+            whole = [*text, STOP]
+            if whole[:len(self.taken)] == self.taken and len(self.taken) < len(whole):
+                out[whole[len(self.taken)] // 32] |= np.uint32(1 << whole[len(self.taken)] % 32)
+
+    def advance(self, token: int) -> bool:
+        if self._fault and len(self.taken) == 1:
+            raise RuntimeError("lost its way")
+        if not any(text[:len(self.taken) + 1] == (*self.taken, token) for text in self.texts):
+            return False
+        self.taken.append(token)
+        return True
+
+
+def test_a_grammar_guides_beams() -> None:
+    engine = Engine(FakeProgram())
+    for width, count in ((2, 2), (4, 3)):
+        found = engine.submit(Request([5, 6], Decoding(num_beams=width, n=count, max_new_tokens=9), grammar=Choice()))
+        finish(engine)
+        assert {candidate.ids for candidate in found.result() if candidate.finished} == set(Choice.texts)
+        assert [candidate.ids for candidate in found.result()[2:]] == [()] * (count - 2), "there are only two texts"
+    bad = engine.submit(Request([5, 6], Decoding(num_beams=2, max_new_tokens=9), grammar=Choice(fault="yes")))
+    good = engine.submit(Request([7, 8], LONG))
+    finish(engine)
+    with pytest.raises(GenerationError, match="lost its way"):
+        bad.result()
+    assert text(good) == greedy_text([7, 8], 20, stops=())
+    assert engine.stats.pages_held == 0
 
 
 def test_a_watcher_ends_an_answer_and_one_that_fails_fails_it() -> None:
@@ -199,7 +245,6 @@ def test_an_early_deadline_of_beams_gives_the_best_so_far() -> None:
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"decoding": Decoding(num_beams=40)}, "40 beams"), ({"decoding": Decoding(logit_bias=((99, 1.0),))}, "ids .99."),
-    ({"decoding": Decoding(n=2, temperature=1.0), "grammar": Even()}, "one answer"),
     ({"decoding": Decoding(num_beams=2), "watch": lambda: lambda token: False}, "beams do not"),
     ({"decoding": Decoding(max_new_tokens=200), "prompt": [5] * 99}, "pages")], ids=str)
 def test_what_does_not_fit_the_engine_is_refused(options: dict[str, Any], message: str) -> None:

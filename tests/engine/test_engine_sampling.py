@@ -65,8 +65,8 @@ def test_draws_follow_the_filtered_distribution(options: dict[str, Any], expecte
 
 
 @given(st.lists(st.sampled_from([-1.5, 0.0, 0.25, 1.0, 3.0]), min_size=1, max_size=12),
-       st.floats(0, 1, exclude_max=True), st.sampled_from([0.3, 1.0, 2.0]), st.integers(0, 13), st.sampled_from([0.1, 0.55, 0.83, 1.0]),
-       st.sampled_from([0.0, 0.07, 0.6, 1.0]))
+       st.floats(0, 1, exclude_max=True), st.sampled_from([0.3, 1.0, 2.0]), st.integers(0, 13),
+       st.sampled_from([0.1, 0.55, 0.83, 1.0]), st.sampled_from([0.0, 0.07, 0.6, 1.0]))
 def test_draws_are_those_of_the_rule(logits: list[float], uniform: float, temperature: float, top_k: int,
                                      top_p: float, min_p: float) -> None:
     # the rule is computed in fp64 with the options as they arrive, in fp32

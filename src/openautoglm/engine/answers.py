@@ -12,6 +12,7 @@ from openautoglm.engine.beam import BeamGroup, Step
 from openautoglm.engine.choose import Chosen, as_generation_error
 from openautoglm.engine.generate import Candidate
 from openautoglm.engine.pages import PagePool
+from openautoglm.engine.penalties import Shaper
 from openautoglm.engine.request import Finish, Piece
 from openautoglm.engine.schedule import Scheduler
 from openautoglm.engine.sequence import Sequence, Ticket
@@ -204,41 +205,41 @@ class Answers:
         return found
 
     def _step_group(self, first: Sequence, group: BeamGroup[Sequence], logits_BV: Float32) -> None:
-        step = group.advance(logits_BV)
-        if group.done:
-            self._end_group(first, None)
-        else:
-            self._follow(first, group, step)
+        try:
+            step = group.advance(logits_BV)
+            if group.done:
+                self._end_group(first, None)
+            else:
+                self._follow(first, group, step)
+        except Exception as error:  # a grammar failed; the fault stays with its request
+            self.fail(first.ticket, as_generation_error(error, first))
 
     def _follow(self, first: Sequence, group: BeamGroup[Sequence], step: Step) -> None:
         """Let each beam go on from its parent: the first of a parent's children takes its pages, others share them."""
-        rows = self._schedule.rows
-        members, length = group.members, len(first.tokens)
+        rows, length = self._schedule.rows, len(first.tokens)
+        members = group.members
+        shapers = _shapers_of(members, step)
         while len(members) < len(step.parents):
             child = Sequence(first.ticket, len(members))
             child.group = group
             first.ticket.sequences.append(child)
             members.append(child)
-        old = [(member.tokens, member.pages, member.keys, member.sealed, member.shaper) for member in members]
+        old = [(member.tokens, member.pages, member.keys, member.sealed) for member in members]
         heirs = set(step.parents)
-        for number, (member, parent) in enumerate(zip(members, step.parents, strict=True)):
-            tokens, pages, keys, sealed, shaper = old[parent]
-            first_heir = parent in heirs
-            heirs.discard(parent)
-            member.tokens = [*tokens, step.tokens[number]]
+        for member, parent, token in zip(members, step.parents, step.tokens, strict=True):
+            tokens, pages, keys, sealed = old[parent]
+            member.tokens = [*tokens, token]
             member.keys, member.sealed = list(keys), sealed
-            if first_heir:
-                member.pages, member.shaper = pages, shaper
+            if parent in heirs:
+                heirs.discard(parent)
+                member.pages = pages
             else:
                 member.pages = pages[:-(-length // self._pool.page_size)]
                 self._pool.share(member.pages)
-                member.shaper = shaper.fork() if shaper is not None else None
         for parent in set(range(len(old))).difference(step.parents):
             self._pool.release(old[parent][1])
-        for member, token in zip(members, step.tokens, strict=True):
-            member.width = 1
-            if member.shaper is not None:
-                member.shaper.push(token)
+        for member, shaper in zip(members, shapers, strict=True):
+            member.width, member.shaper = 1, shaper
             if member.slot < 0:
                 rows.add(member)
             rows.refresh(member, length)
@@ -257,6 +258,19 @@ class Answers:
             self._close(ticket, copy, candidate, why)
             if finish is None and ticket.listener is not None:
                 _tell(ticket, Piece(copy, candidate.ids, finish=why))
+
+
+def _shapers_of(members: list[Sequence], step: Step) -> list[Shaper | None]:
+    """The shapers of beams after a step. A token that a grammar does not allow belongs to a beam that cannot win."""
+    shapers: list[Shaper | None] = []
+    for number, (parent, token) in enumerate(zip(step.parents, step.tokens, strict=True)):
+        shaper = members[parent].shaper
+        if shaper is not None and parent in step.parents[number + 1:]:
+            shaper = shaper.fork()  # the last heir takes it as it is
+        if shaper is not None:
+            shaper.push(token)
+        shapers.append(shaper)
+    return shapers
 
 
 def _tell(ticket: Ticket, piece: Piece) -> None:

@@ -106,10 +106,11 @@ class BeamGroup(Generic[Member]):
             scores.append(-np.inf)
             parents.append(parents[0])
         self._beams, self._scores = beams, scores
-        self.done = not beams or length == self._limit or self._settled(length)
+        self.done = not beams or length == self._limit or scores[0] == -np.inf or self._settled(length)
         if length == self._limit:
             for beam, score in zip(beams, scores, strict=True):
-                self._pool.add(self._score(score, length), Candidate(beam, score, False))
+                if score > -np.inf:
+                    self._pool.add(self._score(score, length), Candidate(beam, score, False))
         return Step(parents, [beam[-1] for beam in beams])
 
     def best(self) -> list[Candidate]:

@@ -57,6 +57,7 @@ class Chooser:
     def __init__(self, sampler: Sampler | None, vocab_size: int) -> None:
         self._sampler: Sampler = sampler if sampler is not None else sample
         self._vocab_size = vocab_size
+        self._known_numbers = np.arange(64)
 
     def choose(self, logits_WV: Float32, rows: Rows, drafts: Mapping[int, list[int]] = _DRAFTLESS) -> Chosen:
         """Choose a token for every row; a slot's first row is followed by those of its `drafts`."""
@@ -67,7 +68,7 @@ class Chooser:
         errors: dict[int, AutoGLMError] = {}
         if not (rows.shaped or rows.drawn or rows.scored):
             ids = logits_WV.argmax(1)
-            best = logits_WV[np.arange(len(ids)), ids]
+            best = logits_WV[self._numbers(len(ids)), ids]
             if not np.isfinite(best).all():
                 self._name_bad(np.where(np.isfinite(best), ids, -1), rows, drafts, errors)
             return Chosen(ids.tolist(), None, logits_WV, {}, errors)
@@ -79,6 +80,11 @@ class Chooser:
         for row, before in raw.items():
             logprobs[row] = logprob(before, int(drawn.ids[row]))
         return Chosen(drawn.ids.tolist(), logprobs, logits_WV, raw, errors)
+
+    def _numbers(self, count: int) -> NDArray[np.int64]:
+        if count > len(self._known_numbers):
+            self._known_numbers = np.arange(2 * count)
+        return self._known_numbers[:count]
 
     def _draw(self, logits_WV: Float32, rows: Rows, drafts: Mapping[int, list[int]]) -> Drawn:
         count = rows.count

@@ -84,9 +84,6 @@ def check(request: Request, limits: Limits, where: str) -> None:
     if foreign:
         raise GenerationError(f"logit_bias names ids {foreign[:3]} outside the vocabulary of {limits.vocab_size}",
                               where=where, remedy="name ids that can be generated")
-    if request.grammar is not None and (decoding.num_beams > 1 or decoding.n > 1):
-        raise GenerationError("a grammar guides one answer, not several", where=where,
-                              remedy="set n and num_beams to 1, or send the request several times")
     if request.watch is not None and decoding.num_beams > 1:
         raise GenerationError("a watcher sees answers grow, beams do not", where=where,
                               remedy="cut the answers of beams when they have ended")

@@ -42,10 +42,11 @@ class Shaper:
         self._words = np.zeros(-(-vocab_size // 32), np.uint32) if grammar is not None else None
 
     def fork(self) -> Shaper:
-        """Return a second one for a beam that has the same tokens so far; a grammar does not guide beams."""
+        """Return a second one for a beam that has the same tokens so far."""
         other = object.__new__(Shaper)
         other.__dict__.update(self.__dict__)
         other._counts = dict(self._counts)
+        other._grammar = self._grammar.copy() if self._grammar is not None else None
         return other
 
     @property

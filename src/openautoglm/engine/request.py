@@ -20,6 +20,9 @@ Finish = Literal["stop", "length", "cancelled", "deadline", "error"]
 class GrammarState(Protocol):
     """Where one answer stands in a grammar."""
 
+    def copy(self) -> GrammarState:
+        """Return a second one at the same place."""
+
     def fill_mask(self, out: NDArray[np.uint32]) -> None:
         """Set bit ``i % 32`` of word ``i // 32`` for every id i that may come next, and clear the others."""
 
@@ -110,7 +113,7 @@ class Request:
         prompt: ids.
         priority: higher goes first.
         deadline: on the engine's clock, in seconds; an answer that is not ready then ends with what it has.
-        grammar: what the answer must follow; for a single greedy or sampled answer.
+        grammar: what the answers must follow, at its beginning; each answer takes a copy.
         watch: makes a watcher for each of the answers, e.g. for stop strings.
         salt: pages are shared only among requests of the same salt, e.g. of one client.
     """

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
 
-import numpy as np
-
 from openautoglm.engine.pages import PagePool, extend_keys
 from openautoglm.engine.rows import Rows
 from openautoglm.engine.sequence import Sequence, Ticket
@@ -180,10 +178,10 @@ class Scheduler:
     def _make_room(self, plan: Plan) -> None:
         """Let every slot be written at its next place, by new pages, copies, and taking pages from the last ranks."""
         rows = self.rows
-        due = np.flatnonzero(rows.lengths[:rows.count] >= rows.room[:rows.count])
-        if not due.size:
+        due = (rows.lengths[:rows.count] >= rows.room[:rows.count]).nonzero()[0].tolist()
+        if not due:
             return
-        for sequence in sorted((rows.sequences[slot] for slot in due.tolist()), key=_rank):
+        for sequence in sorted((rows.sequences[slot] for slot in due), key=_rank):
             while sequence.slot >= 0 and not self._open(sequence, plan):
                 self._preempt(max([*rows.sequences, *self.filling], key=_rank), plan)
 

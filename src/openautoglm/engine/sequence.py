@@ -145,4 +145,5 @@ class Sequence:
         request, bounds = self.ticket.request, self.ticket.bounds
         if request.grammar is None and not request.decoding.shapes_logits:
             return None
-        return Shaper(request.prompt, request.decoding, bounds.stops, bounds.vocab_size, request.grammar)
+        grammar = request.grammar.copy() if request.grammar is not None else None
+        return Shaper(request.prompt, request.decoding, bounds.stops, bounds.vocab_size, grammar)
