@@ -19,12 +19,18 @@ from openautoglm.graph.sections import sections
 from openautoglm.graph.show import counts, summary, text
 from openautoglm.graph.sources import Rows, Scaled, Tensor
 from openautoglm.models.presets import PRESETS
+from openautoglm.models.spec import GlmSpec
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+def released(name: str = "glm-edge-1.5b") -> GlmSpec:
+    """A released architecture, with eight layers only."""
+    return PRESETS[name].model_copy(update={"layers": 8})
+
+
 def rewritten(name: str = "glm-edge-1.5b") -> Graph:
-    graph = build(PRESETS[name])
+    graph = build(released(name))
     rewrite(graph, rules_for("native", Quantisation(format="int4", group=128)))
     return graph
 
@@ -58,14 +64,14 @@ def test_columns_are_aligned() -> None:
 
 @pytest.mark.parametrize("rules", [False, True])
 def test_layers_that_repeat_each_other_are_shown_once(rules: bool) -> None:
-    graph = rewritten() if rules else build(PRESETS["glm-edge-1.5b"])
+    graph = rewritten() if rules else build(released())
     titles = [one.title for one in sections(graph)]
-    inner = "layers 1 to 26, 26 times the same"
-    assert titles == (["", "layer 0", inner, "layer 27", ""] if rules else
-                      ["", "layer 0", "layers 1 to 27, 27 times the same", ""])
+    inner = "layers 1 to 6, 6 times the same"
+    assert titles == (["", "layer 0", inner, "layer 7", ""] if rules else
+                      ["", "layer 0", "layers 1 to 7, 7 times the same", ""])
     every = text(graph, fold=False)
-    assert re.findall(r"^layer (\d+)$", every, re.MULTILINE) == [str(number) for number in range(28)]
-    assert len(every) > 5 * len(text(graph))
+    assert re.findall(r"^layer (\d+)$", every, re.MULTILINE) == [str(number) for number in range(8)]
+    assert len(every) > 1.5 * len(text(graph))
 
 
 def test_sections_hold_every_node_once() -> None:
@@ -75,17 +81,18 @@ def test_sections_hold_every_node_once() -> None:
 
 
 def test_other_layers_are_named_from_where_one_looks() -> None:
-    shown = text(build(PRESETS["glm-edge-1.5b"]))
+    shown = text(build(released()))
     assert rows(shown, "input_layernorm")[1][3:] == ["[N-1].after_mlp", "eps=1e-05"]
     assert "layer=N" in shown
     assert rows(text(rewritten()), "[1].input_layernorm.codes")[0][1] == "int8[rows, 2048]"
 
 
 def test_layers_that_differ_in_a_weight_stay_apart() -> None:
-    graph = build(PRESETS["glm-edge-1.5b"])
-    rewrite(graph, rules_for("torch", Quantisation(keep=("model.layers.5.*",))))
+    graph = build(released())
+    rewrite(graph, rules_for("torch", Quantisation(keep=("model.layers.3.*",))))
     titles = [one.title for one in sections(graph)]
-    assert titles[2:5] == ["layers 1 to 4, 4 times the same", "layer 5", "layers 6 to 26, 21 times the same"]
+    assert titles == ["", "layer 0", "layers 1 to 2, 2 times the same", "layer 3", "layers 4 to 6, 3 times the same",
+                      "layer 7", ""]
 
 
 def test_sources_are_written_out() -> None:
@@ -105,7 +112,7 @@ def test_what_a_graph_holds_and_how_often_rules_were_applied() -> None:
     assert summary(build(spec)).endswith("values: 64,832 as loaded")
     quantised = summary(rewritten())
     assert {form: count for count, form in re.findall(r"([\d,]+) (int4|int8)", quantised)} == {
-        "int4": "1,350,565,888", "int8": "121,372,672"}
+        "int4": "385,875,968", "int8": "121,372,672"}
     done = [Application("b", "x"), Application("a", "x"), Application("b", "y")]
     assert counts(done).split() == ["b", "2", "a", "1"]
 

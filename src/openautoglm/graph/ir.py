@@ -76,6 +76,7 @@ class Graph:
         self.outputs: list[Value] = []
         self.weights: dict[str, Value] = {}
         self._names: set[str] = set()
+        self._numbers: dict[str, int] = {}
 
     def add_input(self, name: str, type: TensorType) -> Value:
         """Declare an input of every step.
@@ -195,9 +196,9 @@ class Graph:
 
     def _own(self, name: str) -> str:
         """Claim a name; a taken one gets a number, weights and inputs excepted by their callers' checks."""
-        free, number = name, 1
+        free = name
         while free in self._names:
-            number += 1
+            self._numbers[name] = number = self._numbers.get(name, 1) + 1
             free = f"{name}.{number}"
         self._names.add(free)
         return free
