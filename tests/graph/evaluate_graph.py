@@ -56,9 +56,11 @@ def rounded(matrix: Array, source: Quantised) -> Array:
     grouped = matrix.reshape(len(matrix), -1, source.group or matrix.shape[1])
     if source.symmetric:
         scale = np.abs(grouped).max(-1, keepdims=True) / (levels // 2 - 1)
+        scale[scale == 0] = 1
         return (np.rint(grouped / scale) * scale).reshape(matrix.shape)
     least = np.minimum(grouped.min(-1, keepdims=True), 0)
     scale = (np.maximum(grouped.max(-1, keepdims=True), 0) - least) / (levels - 1)
+    scale[scale == 0] = 1
     zero = np.rint(-least / scale)
     return ((np.clip(np.rint(grouped / scale) + zero, 0, levels - 1) - zero) * scale).reshape(matrix.shape)
 
