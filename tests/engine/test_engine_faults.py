@@ -75,6 +75,21 @@ def test_a_step_that_fails_ends_the_requests_in_it_and_no_other() -> None:
     assert (engine.stats.failed_steps, engine.stats.failed, engine.stats.pages_held) == (1, 2, 0)
 
 
+def test_a_sampler_that_fails_ends_the_requests_it_was_for() -> None:
+    class Sampling(FakeProgram):
+        def sample(self, *_: Any) -> Any:
+            raise ValueError("no such rows")
+
+    engine = Engine(Sampling())
+    bad = engine.submit(Request([5, 6], Decoding(temperature=1.0)))
+    finish(engine)
+    with pytest.raises(GenerationError, match="no such rows"):
+        bad.result()
+    good = engine.submit(Request([7, 8], LONG))
+    finish(engine)
+    assert text(good) == greedy_text([7, 8], 20, stops=())
+
+
 class Even:
     """A grammar of even ids, `most` of them."""
 

@@ -17,12 +17,12 @@ from openautoglm.engine.likelihood import Float64, token_logprobs
 from openautoglm.engine.pages import PagePool
 from openautoglm.engine.request import Decoding, Piece, Request
 from openautoglm.engine.sampling import Sampling
-from openautoglm.engine.schedule import Plan, Scheduler
+from openautoglm.engine.schedule import Scheduler
 from openautoglm.engine.sequence import Bounds, Ticket
 from openautoglm.engine.sequence import Sequence as Answer
 from openautoglm.engine.settings import EngineSettings
 from openautoglm.engine.stats import Counts, Stats
-from openautoglm.runtime.program import Program
+from openautoglm.runtime.program import Float32, Program
 
 _NO_DRAFTS: dict[int, list[int]] = {}
 
@@ -147,7 +147,7 @@ class Engine:
                 self._program.copy_pages(list(plan.copies.values()), list(plan.copies))
             logits = self._program.step(*batch)
         except Exception as error:  # whatever a program raises concerns the requests of this step only
-            self._fail(plan, error)
+            self._fail([*rows.sequences, *(chunk.sequence for chunk in chunks)], error)
             return True
         started: list[Answer] = []
         if chunks:
@@ -156,7 +156,7 @@ class Engine:
             if started and (sources := self._answers.fork(started)):
                 logits = logits[sources]
         if rows.count:
-            self._answers.take(self._chooser.choose(logits, rows, drafts), drafts)
+            self._choose(logits, drafts)
         done = self._clock()
         for sequence in started:
             self._note_first(sequence.ticket, done)
@@ -253,10 +253,18 @@ class Engine:
                 left -= len(draft)
         return drafts
 
-    def _fail(self, plan: Plan, error: Exception) -> None:
+    def _choose(self, logits: Float32, drafts: dict[int, list[int]]) -> None:
+        try:
+            chosen = self._chooser.choose(logits, self._schedule.rows, drafts)
+        except Exception as error:  # a program's own sampler
+            self._fail(list(self._schedule.rows.sequences), error)
+        else:
+            self._answers.take(chosen, drafts)
+
+    def _fail(self, sequences: list[Answer], error: Exception) -> None:
         """End the requests of a step that failed."""
         self._counts.failed_steps += 1
-        for sequence in [*self._schedule.rows.sequences, *(chunk.sequence for chunk in plan.chunks)]:
+        for sequence in sequences:
             failure = GenerationError(f"a step of the program failed: {error}",
                                       where=f"request {sequence.ticket.number}",
                                       remedy="see the cause; requests that were not in the step go on")
