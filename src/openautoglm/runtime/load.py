@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from openautoglm.core.errors import BundleError, GraphError, ResourceError
+from openautoglm.core.errors import GraphError, ResourceError
 from openautoglm.core.extras import require
-from openautoglm.core.files import read_json
 from openautoglm.graph.build import build
+from openautoglm.graph.ir import Graph
+from openautoglm.graph.recipe import Quantisation
 from openautoglm.graph.rewrite import Rule, rewrite
-from openautoglm.graph.rules.registry import standard_rules
-from openautoglm.models.spec import GlmSpec
+from openautoglm.graph.rules.registry import rules_for
+from openautoglm.models.checkpoint import read_spec
 from openautoglm.runtime.cache import CacheFormat, CacheShape
-from openautoglm.runtime.program import ComputeType, Facts, Plan, Program
+from openautoglm.runtime.program import ComputeType, Facts, LoadMode, Plan, Program
 from openautoglm.runtime.tensors import Checkpoint
 from openautoglm.runtime.weights import check_weights
 
-TARGETS = {"torch": "openautoglm.runtime.torch_program"}
+TARGETS = {"torch": "openautoglm.runtime.torch_program", "native": "openautoglm.runtime.native_load"}
 """Modules that make programs: `weigh(graph, plan)` gives `Facts`, `lower(graph, checkpoint, plan)` a `Program`."""
 _PACKAGES = {"torch": ("torch", "train")}
 
@@ -33,35 +34,41 @@ class OnDisk(Protocol):
 
 
 def load_program(model: str | Path | OnDisk, target: str = "torch:cpu", *, dtype: ComputeType = "fp32",
-                 pages: int = 256, page_size: int = 16, cache: CacheFormat = "bf16",
-                 rules: bool | Iterable[Rule] = True, max_rows: int = 512, max_wanted: int = 64,
-                 memory_limit: int | None = None) -> Program:
+                 quantise: Quantisation | None = None, pages: int = 256, page_size: int = 16,
+                 cache: CacheFormat = "bf16", rules: bool | Iterable[Rule] = True, max_rows: int = 512,
+                 max_wanted: int = 64, load: LoadMode = "auto", memory_limit: int | None = None,
+                 threads: int | None = None, cpus: Sequence[int] = (), nice: int = 0) -> Program:
     """Load a checkpoint folder or an open bundle, ready to step.
 
     Args:
-        target: ``torch:cpu``, ``torch:cuda``, ``torch:cuda:1``.
-        dtype: of products; norms are in fp32.
-        pages, page_size: the KV cache, in pages of so many tokens.
+        target: ``native``, ``torch:cpu``, ``torch:cuda``, ``torch:cuda:1``.
+        dtype: of matrices that are not quantised; norms are in fp32.
+        quantise: quantise the linears; None: they stay as they are.
+        pages, page_size: the KV cache, in pages of so many tokens; native: a multiple of 16.
         cache: how keys and values are kept.
-        rules: rewrite the graph by the standard rules, by these, or not at all.
+        rules: rewrite the graph by the rules of the target, by these, or not at all (then `quantise` must be None).
         max_rows, max_wanted: most rows of a step, and most of them whose logits are asked for.
-        memory_limit: bytes that weights, cache and activations may take together; checked before loading.
+        load: of the target ``native``: ``copy`` weights into memory, ``map`` or ``stream`` a packed file, or ``auto``.
+        memory_limit: bytes that weights, cache and activations may take together. Where they take more, the cache gets
+            fewer pages, and ``native`` streams weights from a packed file, as far as needed and with a warning.
+        threads: that compute (``native``); None: one for each processor.
+        cpus: processors of the threads but the first, which is the caller's; empty: the system decides.
+        nice: priority of these threads, 0 to 19.
 
     Raises:
         BundleError: the checkpoint is damaged or incomplete, or not safetensors.
         SpecError: the architecture is not supported.
         GraphError: no such target, or an operator without a kernel there.
-        ResourceError: more memory than the limit, or no such device.
+        ResourceError: more memory than the limit, or no such device; the extension of ``native`` was not built.
         MissingExtraError: the target's package is not installed.
     """
     folder = Path(model) if isinstance(model, str | Path) else model.path
-    spec = _spec(folder)
+    spec = read_spec(folder)
     shape = CacheShape(spec.layers, spec.kv_heads, spec.head_dim, page_size, pages, cache)
-    plan = Plan(spec, target, dtype, shape, max_rows, max_wanted)
+    plan = Plan(spec, target, dtype, shape, max_rows, max_wanted, quantise, load, 0, threads, tuple(cpus), nice)
     maker = _maker(plan)
-    graph = build(spec)
-    rewrite(graph, standard_rules() if rules is True else rules or ())
     checkpoint = Checkpoint(folder)
+    graph = _graph(plan, rules)
     check_weights(graph, checkpoint)
     if memory_limit is not None:
         _refuse_too_much(maker.weigh(graph, plan), plan, memory_limit)
@@ -69,16 +76,13 @@ def load_program(model: str | Path | OnDisk, target: str = "torch:cpu", *, dtype
     return program
 
 
-def _spec(folder: Path) -> GlmSpec:
-    path = folder / "config.json"
-    try:
-        config = read_json(path)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"config.json cannot be read: {error}", where=str(folder),
-                          remedy="give a folder that holds a transformers checkpoint") from error
-    if not isinstance(config, dict):
-        raise BundleError("config.json is no mapping", where=str(folder), remedy="fetch the checkpoint again")
-    return GlmSpec.from_config(config, where=str(path))
+def _graph(plan: Plan, rules: bool | Iterable[Rule]) -> Graph:
+    if rules is not True and plan.quantise is not None:
+        raise GraphError("a graph is quantised by the rules of its target", where="quantise",
+                         remedy="leave `rules` at True, or put QuantiseLinears among yours")
+    graph = build(plan.spec)
+    rewrite(graph, rules_for(plan.family, plan.quantise) if rules is True else rules or ())
+    return graph
 
 
 def _maker(plan: Plan) -> Any:

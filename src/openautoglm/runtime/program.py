@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openautoglm.core.errors import GraphError, ResourceError
+from openautoglm.graph.recipe import Quantisation
 from openautoglm.models.spec import GlmSpec
 from openautoglm.runtime.cache import CacheShape
 from openautoglm.runtime.layout import Int32, Layout
 
 Float32 = NDArray[np.float32]
 ComputeType = Literal["fp32", "bf16"]
+LoadMode = Literal["auto", "copy", "map", "stream"]
+"""``copy`` into memory, ``map`` the packed file read-only, ``stream`` layer after layer of it, or ``auto``."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,12 @@ class Plan:
         cache: the pool of pages.
         max_rows: most token rows of a step.
         max_wanted: most rows of a step whose logits are asked for.
+        quantise: how linears were quantised when the graph was rewritten; None: not at all.
+        load: how weights come into memory; native only.
+        stream_bytes: bytes that streamed weights may take in memory; `load` is ``stream`` then.
+        threads: that compute, native only; None: as many as there are processors.
+        cpus: processors of the threads but the first, which is the caller's own; empty: the system decides.
+        nice: priority of these threads, 0 (usual) to 19 (last).
     """
 
     spec: GlmSpec
@@ -36,6 +45,12 @@ class Plan:
     cache: CacheShape
     max_rows: int
     max_wanted: int
+    quantise: Quantisation | None = None
+    load: LoadMode = "auto"
+    stream_bytes: int = 0
+    threads: int | None = None
+    cpus: tuple[int, ...] = ()
+    nice: int = 0
 
     @property
     def family(self) -> str:
@@ -53,17 +68,19 @@ class Facts:
     """What a program takes, in bytes.
 
     Attributes:
-        weight_bytes, cache_bytes: exactly.
-        activation_bytes: an estimate of the most that values and work space take in the largest step.
+        weight_bytes, cache_bytes: exactly; of streamed weights what lies in memory at a time.
+        activation_bytes: what values and work space take in the largest step, logits too; of torch an estimate.
+        mapped_bytes: weights that stay in a mapped file: the system may drop and read them again, so they do not count.
     """
 
     weight_bytes: int
     cache_bytes: int
     activation_bytes: int
+    mapped_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
-        """All of it."""
+        """All that must be in memory."""
         return self.weight_bytes + self.cache_bytes + self.activation_bytes
 
 

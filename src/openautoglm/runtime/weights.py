@@ -30,7 +30,7 @@ def check_weights(graph: Graph, checkpoint: Checkpoint) -> None:
     """
     ends: dict[str, int] = {}
     for value in graph.weights.values():
-        source = _source(value)
+        source = source_of(value)
         found = shape_of(source, checkpoint)
         if found != value.type.shape:
             raise BundleError(f"the tensor {tensors(source)[0]} gives shape {found}, the architecture needs "
@@ -107,7 +107,7 @@ def evaluate(source: Source, checkpoint: Checkpoint) -> Weight:
 
 def weight_of(value: Value, checkpoint: Checkpoint) -> Weight:
     """Make the weight of a graph's value; `check_weights` has seen to its shape."""
-    return evaluate(_source(value), checkpoint)
+    return evaluate(source_of(value), checkpoint)
 
 
 def as_float32(weight: Weight) -> Float32:
@@ -150,7 +150,12 @@ def _note_ends(source: Source, checkpoint: Checkpoint, ends: dict[str, int]) -> 
             _note_ends(source.by, checkpoint, ends)
 
 
-def _source(value: Value) -> Source:
+def source_of(value: Value) -> Source:
+    """Where the weight of a graph comes from.
+
+    Raises:
+        GraphError: it has no source.
+    """
     if value.source is None:
         raise GraphError("is read like a weight, but has no source", where=value.name)
     return value.source

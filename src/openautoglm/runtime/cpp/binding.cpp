@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "fused.h"
+#include "bind_program.h"
 #include "runtime.h"
 
 using namespace nanobind::literals;
@@ -84,4 +85,6 @@ NB_MODULE(_native, m) {
         .def("attention", &Runtime::attention, "cache"_a, "layer"_a, "q"_a.noconvert(), "k"_a.noconvert(),
              "v"_a.noconvert(), "first_rows"_a.noconvert(), "lengths"_a.noconvert(), "page_table"_a.noconvert(), "scale"_a,
              "out"_a.noconvert());
+    bind_packing(m);
+    bind_program(m);
 }

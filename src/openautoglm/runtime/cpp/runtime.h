@@ -16,6 +16,8 @@ public:
     Runtime(int threads, const std::string& isa, std::vector<int> cpus, int nice)
         : isa_(choose_isa(isa)), kernels_(kernels_for(isa_)), team_(threads, std::move(cpus), nice) {}
 
+    Team& team() { return team_; }
+    const Kernels& kernels() const { return kernels_; }
     int threads() const { return team_.size(); }
     std::string isa() const { return name_of(isa_); }
 

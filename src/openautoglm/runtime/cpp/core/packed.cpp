@@ -58,16 +58,58 @@ PackedView shape_of(const PackedHeader& header) {
 
 }  // namespace
 
-PackedView view_packed(const uint8_t* data, size_t bytes) {
-    const PackedHeader header = read_header(data, bytes);
-    PackedView view = shape_of(header);
-    const size_t payload = static_cast<size_t>(view.panels_count) * view.panel_bytes;
+PackedView shape_packed(Format format, bool zeros, int64_t outputs, int64_t inputs, int64_t group) {
+    expect(outputs >= 1 && outputs <= kMostOutputs, "outputs out of range");
+    expect(inputs >= 1 && inputs <= kMostWidth, "inputs out of range");
+    expect(group >= 0 && group <= kMostWidth, "groups out of range");
+    PackedHeader header{};
+    header.format = static_cast<uint8_t>(format);
+    header.flags = zeros ? 1 : 0;
+    header.outputs = static_cast<uint32_t>(outputs);
+    header.inputs = static_cast<uint32_t>(inputs);
+    const bool coded = format == Format::int8 || format == Format::int4;
+    header.group = static_cast<uint32_t>(coded && group == 0 ? inputs : group);
+    return shape_of(header);
+}
+
+PackedView view_header(const uint8_t* header_at, size_t header_bytes, size_t bytes) {
+    const PackedHeader header = read_header(header_at, header_bytes);
+    const PackedView view = shape_of(header);
+    const size_t payload = payload_bytes(view);
     expect(header.panel_bytes == view.panel_bytes, "the size of a panel does not follow from the shape");
     expect(header.payload_bytes == payload, "the stated size does not follow from the shape");
     expect(bytes == sizeof(header) + payload, "holds " + std::to_string(bytes) + " bytes, should hold " +
                                                   std::to_string(sizeof(header) + payload));
-    view.panels = data + sizeof(header);
     return view;
+}
+
+PackedView view_packed(const uint8_t* data, size_t bytes) {
+    PackedView view = view_header(data, bytes, bytes);
+    view.panels = data + sizeof(PackedHeader);
+    return view;
+}
+
+PackedHeader header_of(const PackedView& view) {
+    PackedHeader header{};
+    std::memcpy(header.magic, kMagic, sizeof(kMagic));
+    header.version = kVersion;
+    header.format = static_cast<uint8_t>(view.format);
+    header.flags = view.zeros ? 1 : 0;
+    header.outputs = static_cast<uint32_t>(view.outputs);
+    header.inputs = static_cast<uint32_t>(view.inputs);
+    header.group = static_cast<uint32_t>(view.group);
+    header.panel = kPanel;
+    header.panel_bytes = view.panel_bytes;
+    header.payload_bytes = payload_bytes(view);
+    return header;
+}
+
+Format format_of(const std::string& name) {
+    if (name == "fp32") return Format::fp32;
+    if (name == "bf16") return Format::bf16;
+    if (name == "int8") return Format::int8;
+    if (name == "int4") return Format::int4;
+    refuse("no format '" + name + "'");
 }
 
 PackedMatrix::PackedMatrix(const uint8_t* data, size_t bytes, bool copy) : view_(view_packed(data, bytes)) {

@@ -66,8 +66,21 @@ struct PackedView {
     const uint8_t* panels;
 };
 
+// What a matrix of that shape looks like, with no panels yet. Throws std::invalid_argument naming the fault.
+PackedView shape_packed(Format format, bool zeros, int64_t outputs, int64_t inputs, int64_t group);
+
+// Check the header of a matrix of `bytes` bytes, itself included, and say what it holds; the panels are not looked at.
+PackedView view_header(const uint8_t* header, size_t header_bytes, size_t bytes);
+
 // Check `bytes` bytes at `data` and say what they hold. Throws std::invalid_argument naming the fault.
 PackedView view_packed(const uint8_t* data, size_t bytes);
+
+PackedHeader header_of(const PackedView& view);
+
+inline size_t payload_bytes(const PackedView& view) { return static_cast<size_t>(view.panels_count) * view.panel_bytes; }
+
+// fp32, bf16, int8, int4. Throws std::invalid_argument for any other name.
+Format format_of(const std::string& name);
 
 // A matrix with its memory: copied into own memory (faster: large pages), or lent by somebody who keeps it alive.
 class PackedMatrix {
