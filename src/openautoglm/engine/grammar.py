@@ -51,8 +51,8 @@ class GrammarCompiler:
     """
 
     def __init__(self, pieces: Sequence[bytes], limits: GrammarLimits | None = None) -> None:
-        self._pieces, self.limits = tuple(pieces), limits or GrammarLimits()
-        self._process = GrammarProcess(self._pieces, self.limits.library, self.limits.memory_bytes,
+        self.pieces, self.limits = tuple(pieces), limits or GrammarLimits()
+        self._process = GrammarProcess(self.pieces, self.limits.library, self.limits.memory_bytes,
                                        self.limits.time_s)
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._held = 0
@@ -118,7 +118,7 @@ class GrammarCompiler:
             self._forget(key)
             return make_matcher(self._tokenizer, source, self.limits.library)
 
-        return GrammarState(matcher.deep_copy(), fresh, len(self._pieces), stop_ids)
+        return GrammarState(matcher.deep_copy(), fresh, len(self.pieces), stop_ids)
 
     def _enter(self) -> None:
         with self._guard:
@@ -140,7 +140,7 @@ class GrammarCompiler:
         if reply["kind"] != "good":
             raise self._fault(grammar, reply)
         if self._tokenizer is None:
-            self._tokenizer = make_tokenizer(self._pieces)
+            self._tokenizer = make_tokenizer(self.pieces)
         matcher = make_matcher(self._tokenizer, source, self.limits.library)
         if matcher.is_error():
             raise self._fault(grammar, {"kind": "invalid", "error": matcher.get_error()})
