@@ -17,6 +17,7 @@ class Variant:
         alone: timed on its own account in every round, not only where it is the best of its engine and bits.
         whole: its many requests are always run whole, where others may be put together from parts.
         single: takes one request at a time.
+        serving: sampling, reuse, chats and policies are timed with it.
     """
 
     engine: str
@@ -28,6 +29,7 @@ class Variant:
     alone: bool = False
     whole: bool = False
     single: bool = False
+    serving: bool = False
 
     @property
     def key(self) -> str:
@@ -41,8 +43,8 @@ class Variant:
 
 
 def _ours(name: str, bits: int, shapes: tuple[str, ...] = ("S", "E"), whole: bool = False,
-          **settings: Any) -> Variant:
-    return Variant("ours", name, bits, "checkpoint", settings, shapes, alone=True, whole=whole)
+          serving: bool = False, **settings: Any) -> Variant:
+    return Variant("ours", name, bits, "checkpoint", settings, shapes, alone=True, whole=whole, serving=serving)
 
 
 def _recipe(form: str, group: int, head: str) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def _recipe(form: str, group: int, head: str) -> dict[str, Any]:
 
 
 OURS = (
-    _ours("int8 g32", 8, whole=True, quantise=_recipe("int8", 32, "int8")),
+    _ours("int8 g32", 8, whole=True, serving=True, quantise=_recipe("int8", 32, "int8")),
     _ours("int8 g128", 8, quantise=_recipe("int8", 128, "int8")),
     _ours("int8 row", 8, quantise=_recipe("int8", 0, "int8")),
     _ours("int4 g32", 4, whole=True, quantise=_recipe("int4", 32, "int8")),
@@ -79,8 +81,8 @@ TRANSFORMERS = tuple(Variant("transformers", dtype, bits, "checkpoint", {"dtype"
                      for dtype, bits in (("fp32", 32), ("bf16", 16)))
 
 VARIANTS = {"ours": OURS, "llama": LLAMA, "openvino": OPENVINO + OPENVINO_STATEFUL, "transformers": TRANSFORMERS}
-ENVIRONMENTS_OF = {"ours": (), "llama": ("transformers", "llama"), "openvino": ("transformers", "export", "openvino"),
-                   "transformers": ("transformers",)}
+ENVIRONMENTS_OF = {"ours": ("transformers", "ours"), "llama": ("transformers", "llama"),
+                   "openvino": ("transformers", "export", "openvino"), "transformers": ("transformers",)}
 
 
 def variants_of(engines: list[str], shape: str) -> list[Variant]:

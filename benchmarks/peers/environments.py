@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
+import tomllib
 import venv
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,17 @@ class Environment:
     without: tuple[str, ...] = ()
 
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def _own_requirements() -> tuple[str, ...]:
+    """What openautoglm needs to run, and no torch."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    return ("-c", str(REPOSITORY / "constraints.txt"), *project["project"]["dependencies"])
+
+
 ENVIRONMENTS = {environment.name: environment for environment in (
+    Environment("ours", (_own_requirements(),)),
     # Without a pin of torch, pip takes several GB of CUDA packages.
     Environment("transformers", (("torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0", "gguf==0.19.0",
                                   "numpy==2.4.6"),)),
@@ -43,8 +53,8 @@ ENVIRONMENTS = {environment.name: environment for environment in (
 
 
 def python_of(work: Path, name: str) -> Path:
-    """The interpreter of an environment; `ours` is the one that runs the benchmark."""
-    return Path(sys.executable) if name == "ours" else work / "envs" / name / "bin" / "python"
+    """The interpreter of an environment."""
+    return work / "envs" / name / "bin" / "python"
 
 
 def make_environment(work: Path, name: str) -> None:
@@ -76,4 +86,4 @@ def make_environment(work: Path, name: str) -> None:
 
 def versions(work: Path, name: str) -> list[str]:
     """The pins of an environment that matter for the figures."""
-    return [pin for step in ENVIRONMENTS[name].installs for pin in step] if name in ENVIRONMENTS else []
+    return [pin for step in ENVIRONMENTS[name].installs for pin in step]

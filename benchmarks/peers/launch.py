@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from peers.catalogue import Variant
-from peers.environments import python_of
+from peers.environments import REPOSITORY, python_of
 from peers.runner import Job
 
-BENCHMARKS = Path(__file__).resolve().parents[1]
-SOURCE = BENCHMARKS.parent / "src"
+BENCHMARKS, SOURCE = REPOSITORY / "benchmarks", REPOSITORY / "src"
 
 
 @dataclass(frozen=True)

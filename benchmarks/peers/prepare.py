@@ -18,7 +18,7 @@ def prepare(work: Path, shapes: Iterable[str], engines: list[str]) -> None:
     Raises:
         subprocess.CalledProcessError: a step failed; what it said is in the folder `logs`.
     """
-    for name in dict.fromkeys(["transformers", *(name for engine in engines for name in ENVIRONMENTS_OF[engine])]):
+    for name in dict.fromkeys(name for engine in engines for name in ENVIRONMENTS_OF[engine]):
         make_environment(work, name)
     for shape in shapes:
         folder = work / "models" / shape

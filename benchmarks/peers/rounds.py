@@ -83,7 +83,7 @@ def _measures(variant: Variant, shape: str, kinds: Sequence[str], number: int, s
         whole = schedule.whole or variant.whole or shape == "S"
         measures += ["requests-8", "requests-32"] if whole else ["scaled"]
     if variant.alone and number == 1:
-        measures += ["error", *(SERVING if variant.whole and schedule.serving and not schedule.quick else [])]
+        measures += ["error", *(SERVING if variant.serving and schedule.serving and not schedule.quick else [])]
     return measures
 
 
