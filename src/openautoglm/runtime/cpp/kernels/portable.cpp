@@ -19,6 +19,8 @@ namespace {
 
 #include "kernels/rows.h"
 
+#include "kernels/choose.h"
+
 #include "kernels/attention.h"
 
 #include "kernels/limits.h"

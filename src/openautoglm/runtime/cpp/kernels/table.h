@@ -64,12 +64,9 @@ struct AttentionArgs {
     float scale;
 };
 
-// How one row of logits becomes an id; see core/sampler.h.
-struct Choice {
-    float temperature;
-    int top_k;
-    float top_p, min_p;
-    double uniform;
+// An id that may be drawn.
+struct Candidate {
+    float logit, weight;
 };
 
 struct Kernels {
@@ -99,12 +96,23 @@ struct Kernels {
     int (*argmax)(const float* x, int width);
     // e ^ ((x - most) * slope) of each into y (where y is given); the sum, block of 256 after block, in fp64
     double (*exponentials)(const float* x, float most, float slope, int width, float* y);
+    // of each bucket, (peak - logit) * scale without its fraction, the last for all beyond: the weights of its logits, or
+    // their number where there are no weights, added to sums [buckets]
+    void (*tally)(const float* logits, const float* weights, int width, float peak, float scale, int buckets, double* sums);
+    // the ids of one bucket in their order; returns how many
+    int (*collect)(const float* logits, const float* weights, int width, float peak, float scale, int buckets, int bucket,
+                   Candidate* found);
+    // weights to zero where values are below `least`
+    void (*clear_below)(const float* values, float least, int width, float* weights);
+    // of each kSumBlock weights their sum
+    void (*sum_blocks)(const float* weights, int width, double* sums);
     // what measures a processor's limits: so many int8 or fp32 products in registers, and a walk over memory
     int64_t (*burn_int8)(int64_t products);
     int64_t (*burn_fp32)(int64_t products);
     int64_t (*walk)(const uint8_t* bytes, int64_t count);
 };
 
+constexpr int kSumBlock = 64;                // weights of a block when an id is drawn
 constexpr int kTileRows = 16;               // most rows of a tile of attention
 constexpr int kManyRows = 12;               // from here on a product spreads weights once for all rows
 constexpr int kReadyBytes = 16 << 10;       // of these weights: what stays in the first cache

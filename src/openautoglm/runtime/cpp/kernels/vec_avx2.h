@@ -52,6 +52,15 @@ inline Vec power_of_two(Vec a) {
 inline Vec unless_below(Vec x, Vec least, Vec value) {
     return {_mm256_and_ps(_mm256_cmp_ps(x.v, least.v, _CMP_GE_OQ), value.v)};
 }
+// Whether any lane is at least `least` and below `most`.
+inline bool any_within(Vec x, Vec least, Vec most) {
+    const __m256 inside = _mm256_and_ps(_mm256_cmp_ps(x.v, least.v, _CMP_GE_OQ), _mm256_cmp_ps(x.v, most.v, _CMP_LT_OQ));
+    return _mm256_movemask_ps(inside) != 0;
+}
+// Floats without their fractions, as whole numbers.
+inline void store_whole(int32_t* p, Vec a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_cvttps_epi32(a.v));
+}
 // Turn pairs by the angles of `turns`, cosine and sine of each pair.
 inline Vec turned(Vec pairs, Vec turns) {
     const __m256 swapped = _mm256_mul_ps(_mm256_permute_ps(pairs.v, 0xB1), _mm256_movehdup_ps(turns.v));

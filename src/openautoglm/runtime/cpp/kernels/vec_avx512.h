@@ -43,6 +43,12 @@ inline Vec power_of_two(Vec a) {
 inline Vec unless_below(Vec x, Vec least, Vec value) {
     return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, least.v, _CMP_GE_OQ), value.v)};
 }
+// Whether any lane is at least `least` and below `most`.
+inline bool any_within(Vec x, Vec least, Vec most) {
+    return (_mm512_cmp_ps_mask(x.v, least.v, _CMP_GE_OQ) & _mm512_cmp_ps_mask(x.v, most.v, _CMP_LT_OQ)) != 0;
+}
+// Floats without their fractions, as whole numbers.
+inline void store_whole(int32_t* p, Vec a) { _mm512_storeu_si512(p, _mm512_cvttps_epi32(a.v)); }
 // Turn pairs by the angles of `turns`, cosine and sine of each pair.
 inline Vec turned(Vec pairs, Vec turns) {
     const __m512 swapped = _mm512_mul_ps(_mm512_permute_ps(pairs.v, 0xB1), _mm512_movehdup_ps(turns.v));

@@ -61,6 +61,14 @@ inline Vec unless_below(Vec x, Vec least, Vec value) {
     AUTOGLM_EACH value.at[i] = x.at[i] >= least.at[i] ? value.at[i] : 0.f;
     return value;
 }
+// Whether any lane is at least `least` and below `most`.
+inline bool any_within(Vec x, Vec least, Vec most) {
+    bool any = false;
+    AUTOGLM_EACH any |= x.at[i] >= least.at[i] && x.at[i] < most.at[i];
+    return any;
+}
+// Floats without their fractions, as whole numbers.
+inline void store_whole(int32_t* p, Vec a) { AUTOGLM_EACH p[i] = static_cast<int32_t>(a.at[i]); }
 // Turn pairs by the angles of `turns`, cosine and sine of each pair.
 inline Vec turned(Vec pairs, Vec turns) {
     Vec r;
