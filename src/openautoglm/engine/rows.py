@@ -22,7 +22,7 @@ class Rows:
         room: [B] the length up to which its pages may be written.
         table: [B, P] pages.
         temperature, top_k, top_p, min_p: [B].
-        shaped, drawn, scored: how many have their logits changed, sample, or want log-probabilities.
+        shaped, drawn, scored, grouped: how many have their logits changed, sample, want log-probabilities, are beams.
     """
 
     def __init__(self, most: int, pages: int) -> None:
