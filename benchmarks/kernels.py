@@ -1,9 +1,9 @@
 """How near the native kernels come to what this processor can do, limits and kernels measured in the same run.
 
-Limits: byte products and fp32 products in registers, and reading memory, on all threads. A product of one row is held
-against the memory limit (bytes of packed weights a second; the weights take turns so that no cache keeps them), products
-of many rows against that of arithmetic (two operations for each weight and row). Every round measures the limits anew,
-right before the kernels: on a machine that others use, compare the columns, not single figures.
+Limits: byte products and fp32 products in registers, and reading memory, on all threads. A product of few rows is held
+against the memory limit (bytes of packed weights a second; the weights take turns so that no cache keeps them),
+products of many rows against that of arithmetic (two operations for each weight and row). The limits are measured
+again around every kernel: on a machine that others use, compare the columns, not single figures.
 
     python benchmarks/kernels.py [--threads 2] [--isa avx2] [--rows 1,8,32,512] [--shape 6144x2048] [--rounds 7]
 """
@@ -75,7 +75,7 @@ class Limits:
         for _ in range(5):
             self.int8 = max(self.int8, self._rate(lambda: 2 * self.team.burn(True, 100_000_000)))
             self.fp32 = max(self.fp32, self._rate(lambda: 2 * self.team.burn(False, 25_000_000)))
-        self.bytes = max(self.bytes, self._rate(lambda: self.team.walk(self._memory) and 0 or TURNS_BYTES))
+        self.bytes = max(self.bytes, self._rate(lambda: (self.team.walk(self._memory) and 0) or TURNS_BYTES))
 
     @staticmethod
     def _rate(call: Callable[[], float]) -> float:
@@ -100,7 +100,8 @@ def product(native: Any, team: Any, limits: Limits, case: tuple[str, int], shape
     limit = max(of_bytes, of_operations)
     figure = f"{len(blob) / median / 1e9:7.1f} GB/s" if of_bytes > of_operations else \
         f"{2 * rows * outputs * inputs / median / 1e9:7.0f} GOP/s"
-    return f"{name:5} {group:4} {outputs:6}x{inputs:<5} {rows:4} {median * 1e6:10.0f} {figure:>14} {limit / median:6.2f} {limit / best:6.2f}"
+    return (f"{name:5} {group:4} {outputs:6}x{inputs:<5} {rows:4} {median * 1e6:10.0f} {figure:>14} "
+            f"{limit / median:6.2f} {limit / best:6.2f}")
 
 
 def main() -> None:
@@ -124,9 +125,11 @@ def main() -> None:
         for case in args.formats.split(","):
             name, _, group = case.partition("/")
             for rows in map(int, args.rows.split(",")):
-                sides = tuple(map(int, shape.split("x")))
-                print(product(native, team, limits, (name, int(group or 0)), (sides[0], sides[1]), rows, args.rounds), flush=True)
-    print(f"limits: {limits.int8 / 1e9:.0f} GOP/s int8, {limits.fp32 / 1e9:.0f} GOP/s fp32, {limits.bytes / 1e9:.1f} GB/s")
+                outputs, inputs = map(int, shape.split("x"))
+                print(product(native, team, limits, (name, int(group or 0)), (outputs, inputs), rows, args.rounds),
+                      flush=True)
+    print(f"limits: {limits.int8 / 1e9:.0f} GOP/s int8, {limits.fp32 / 1e9:.0f} GOP/s fp32, "
+          f"{limits.bytes / 1e9:.1f} GB/s")
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ def make_weight(rng: np.random.Generator, format: str, outputs: int, inputs: int
         if format == "bf16":
             values = widen(bf16(values))
         body = _float_lines(format, values)
-        return Weight(_pack(format, values, body, np.ones(outputs, np.float32), bias, 0, False), values.astype(np.float64),
-                      bias.astype(np.float64))
+        packed = _pack(format, values, body, np.ones(outputs, np.float32), bias, 0, False)
+        return Weight(packed, values.astype(np.float64), bias.astype(np.float64))
     top = 256 if format == "int8" else 16
     size = group or inputs
     codes = rng.integers(0 if zeros else 1, top, (outputs, inputs // size, size))
@@ -52,8 +52,8 @@ def make_weight(rng: np.random.Generator, format: str, outputs: int, inputs: int
     scale = (rng.uniform(0.5, 1, outputs) / (top * np.sqrt(inputs))).astype(np.float32)
     values = ((codes - points[..., None]) * shares[..., None].astype(np.float64)).reshape(outputs, inputs)
     body = _code_groups(format, codes, shares, points if zeros else None)
-    return Weight(_pack(format, values, body, scale, bias, size, zeros), values * scale[:, None].astype(np.float64),
-                  bias.astype(np.float64))
+    packed = _pack(format, values, body, scale, bias, size, zeros)
+    return Weight(packed, values * scale[:, None].astype(np.float64), bias.astype(np.float64))
 
 
 def _panels(values: Array) -> Array:
