@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from openautoglm.core.errors import GraphError, ResourceError
+from openautoglm.core.errors import GraphError
 from openautoglm.core.extras import require
 from openautoglm.graph.build import build
 from openautoglm.graph.ir import Graph
@@ -16,7 +16,8 @@ from openautoglm.graph.rewrite import Rule, rewrite
 from openautoglm.graph.rules.registry import rules_for
 from openautoglm.models.checkpoint import read_spec
 from openautoglm.runtime.cache import CacheFormat, CacheShape
-from openautoglm.runtime.program import ComputeType, Facts, LoadMode, Plan, Program
+from openautoglm.runtime.memory import fewer_pages, refuse
+from openautoglm.runtime.program import ComputeType, LoadMode, Plan, Program
 from openautoglm.runtime.tensors import Checkpoint
 from openautoglm.runtime.weights import check_weights
 
@@ -71,7 +72,7 @@ def load_program(model: str | Path | OnDisk, target: str = "torch:cpu", *, dtype
     graph = _graph(plan, rules)
     check_weights(graph, checkpoint)
     if memory_limit is not None:
-        _refuse_too_much(maker.weigh(graph, plan), plan, memory_limit)
+        plan = _adapt(graph, checkpoint, plan, memory_limit)
     program: Program = maker.lower(graph, checkpoint, plan)
     return program
 
@@ -94,21 +95,14 @@ def _maker(plan: Plan) -> Any:
     return importlib.import_module(module)
 
 
-def _refuse_too_much(facts: Facts, plan: Plan, limit: int) -> None:
-    """Refuse what does not fit, and say what would."""
-    if facts.total_bytes <= limit:
-        return
-    pages = (limit - facts.weight_bytes - facts.activation_bytes) // plan.cache.page_bytes
-    if pages > 0:
-        remedy = f"at most {pages} pages fit in place of {plan.cache.pages}"
-        if plan.cache.format != "int8":
-            remedy += ", or keep the cache in int8"
-    elif facts.weight_bytes + plan.cache.page_bytes < limit:
-        remedy = f"lower max_rows ({plan.max_rows}) or max_wanted ({plan.max_wanted}), and pages ({plan.cache.pages})"
-    elif plan.dtype == "fp32":
-        remedy = "load with dtype bf16, compress the model, or take a smaller one"
-    else:
-        remedy = "compress the model to int8 or int4, or take a smaller one"
-    raise ResourceError(f"the program takes {facts.total_bytes} bytes (weights {facts.weight_bytes}, cache "
-                        f"{facts.cache_bytes}, activations {facts.activation_bytes}), the limit is {limit}",
-                        where=plan.target, remedy=remedy)
+def _adapt(graph: Graph, checkpoint: Checkpoint, plan: Plan, limit: int) -> Plan:
+    """Fewer pages where a program takes more than the limit; a target may know more ways and has its own `adapt`."""
+    maker = _maker(plan)
+    if hasattr(maker, "adapt"):
+        adapted: Plan = maker.adapt(graph, checkpoint, plan, limit)
+        return adapted
+    facts = maker.weigh(graph, plan)
+    smaller = fewer_pages(facts, plan, limit)
+    if smaller is None:
+        raise refuse(facts, plan, limit)
+    return smaller

@@ -6,7 +6,7 @@ The KV cache, the arena of values and the weights are one block of memory each, 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -35,8 +35,9 @@ class NativeProgram:
         load: how the weights came into memory: ``copy``, ``map`` or ``stream``.
     """
 
-    def __init__(self, prepared: Prepared, load: str) -> None:
-        self.plan, self.facts, self.load = prepared.plan, prepared.facts(), load
+    def __init__(self, prepared: Prepared, load: str, facts: Facts, run: Callable[..., None] | None = None) -> None:
+        self.plan, self.facts, self.load = prepared.plan, facts, load
+        self._run = run or prepared.lowered.native.step
         self._native, self._team, self._cache = prepared.lowered.native, prepared.team, prepared.cache
         self.threads: int = self._team.threads
         self.isa: str = self._team.isa
@@ -46,12 +47,14 @@ class NativeProgram:
         """See `Program.step`."""
         logits = np.empty((len(wanted), self._vocabulary), np.float32)
         try:
-            self._run(ids, positions, layout, wanted, logits)
+            self._run(ids, positions, layout.first_rows, layout.lengths, layout.page_table, layout.page_size, wanted,
+                      logits)
         except (ValueError, TypeError) as error:
             rows = check_step(self.plan, ids, positions, layout, wanted)  # says what is wrong, where it is known
             if isinstance(error, ValueError):
                 raise GraphError(str(error), where="step") from error
-            self._run(rows.ids, rows.positions, layout, rows.wanted, logits)
+            self._run(rows.ids, rows.positions, layout.first_rows, layout.lengths, layout.page_table,
+                      layout.page_size, rows.wanted, logits)
         return logits
 
     def copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
@@ -75,10 +78,6 @@ class NativeProgram:
     def peak_activation_bytes(self) -> int:
         """Bytes of the arena: what the values of a step take at its worst moment."""
         return int(self._native.arena_bytes)
-
-    def _run(self, ids: Int32, positions: Int32, layout: Layout, wanted: Int32, logits: Float32) -> None:
-        self._native.step(ids, positions, layout.first_rows, layout.lengths, layout.page_table, layout.page_size,
-                          wanted, logits)
 
 
 class Prepared:

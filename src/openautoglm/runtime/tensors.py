@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ Float32 = NDArray[np.float32]
 MOST_HEADER_BYTES = 100_000_000
 INDEX_NAME, SINGLE_NAME = "model.safetensors.index.json", "model.safetensors"
 _TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_SIZES = {"F32": 4, "F16": 2, "BF16": 2, "U8": 1}
 _AGAIN = "fetch or write the checkpoint again, as safetensors"
 
 
@@ -69,6 +70,13 @@ class Entry:
         return Bf16(mapped) if self.kind == "BF16" else mapped.astype(np.float32, copy=False)
 
 
+class Header(NamedTuple):
+    """What the header of a safetensors file says: its tensors by name, and its metadata."""
+
+    entries: dict[str, Entry]
+    metadata: dict[str, str]
+
+
 class Checkpoint:
     """The tensors of a checkpoint folder (or bundle): one safetensors file, or several with an index.
 
@@ -84,7 +92,12 @@ class Checkpoint:
         if (self.folder / INDEX_NAME).is_file():
             self._entries = self._indexed(self.folder / INDEX_NAME)
         else:
-            self._entries = _read_header(self.folder / SINGLE_NAME)
+            self._entries = read_header(self.folder / SINGLE_NAME).entries
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that hold its tensors, by name."""
+        return sorted({entry.file for entry in self._entries.values()})
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
@@ -112,7 +125,7 @@ class Checkpoint:
         if foreign := [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]:
             raise BundleError(f"the index names {foreign[0]!r}, which is no safetensors file of the folder",
                               where=str(path), remedy=_AGAIN)
-        shards = {name: _read_header(self.folder / name) for name in sorted(names)}
+        shards = {name: read_header(self.folder / name).entries for name in sorted(names)}
         for tensor, file in places.items():
             if tensor not in shards[file]:
                 raise BundleError(f"the tensor {tensor} is missing, which the index puts there",
@@ -120,7 +133,12 @@ class Checkpoint:
         return {tensor: shards[file][tensor] for tensor, file in places.items()}
 
 
-def _read_header(path: Path) -> dict[str, Entry]:
+def read_header(path: Path) -> Header:
+    """Read the header of a safetensors file and check it against the file's size.
+
+    Raises:
+        BundleError: it cannot be read, or is not whole.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -128,8 +146,8 @@ def _read_header(path: Path) -> dict[str, Entry]:
             if not 2 <= length <= min(size - 8, MOST_HEADER_BYTES):
                 raise ValueError("its header does not fit")
             header = json.loads(file.read(length))
-        return {name: _entry(path, name, facts, 8 + length, size)
-                for name, facts in header.items() if name != "__metadata__"}
+        metadata = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
+        return Header({name: _entry(path, name, facts, 8 + length, size) for name, facts in header.items()}, metadata)
     except OSError as error:
         raise BundleError(f"cannot be read: {error.strerror or error}", where=str(path),
                           remedy="give a folder of safetensors; other formats are not read") from error
@@ -146,7 +164,7 @@ def _entry(path: Path, name: str, facts: Mapping[str, Any], start: int, size: in
     if not start <= first <= last <= size or min(shape, default=0) < 0:
         raise BundleError(f"the tensor {name} lies outside the file: the file is cut short or damaged",
                           where=str(path), remedy=_AGAIN)
-    if kind in _TYPES and math.prod(shape) * np.dtype(_TYPES[kind]).itemsize != last - first:
+    if kind in _SIZES and math.prod(shape) * _SIZES[kind] != last - first:
         raise BundleError(f"the tensor {name} of shape {shape} does not fill its {last - first} bytes",
                           where=str(path), remedy=_AGAIN)
     return Entry(path, kind, shape, first)
