@@ -141,7 +141,8 @@ def load(name: str, rules: list[Rule], folder: str, given: argparse.Namespace, s
     graph = build(SPEC)
     rewrite(graph, rules)
     pages = max(step.sequences * -(-(step.start + step.rows) // PAGE) for step in steps)
-    program = load_program(folder, given.target, dtype=given.dtype, pages=pages, page_size=PAGE, rules=rules)
+    program = load_program(folder, given.target, dtype=given.dtype, pages=pages, page_size=PAGE, rules=rules,
+                           **({} if given.target.startswith("torch") else {"threads": given.threads}))
     return Variant(name, program, len(graph.nodes))
 
 

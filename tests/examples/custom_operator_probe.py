@@ -22,10 +22,10 @@ from openautoglm.runtime.load import load_program
 def logits(checkpoint: str, target: str, dtype: Any, extra: tuple[str, ...]) -> Any:
     """Logits of a prompt of several rows, and of two tokens behind it."""
     rules = rules_for(target.partition(":")[0], extra=extra)
-    program = load_program(checkpoint, target, dtype=dtype, cache="fp32", page_size=4, pages=8, rules=rules)
-    ids, found, start = np.arange(3, 16, dtype=np.int32), [], 0
-    for count in (11, 1, 1):
-        layout = lay_out([Part(count, start, [5, 1, 2, 7])], page_size=4, pages=8)
+    program = load_program(checkpoint, target, dtype=dtype, cache="fp32", page_size=16, pages=8, rules=rules)
+    ids, found, start = np.arange(3, 24, dtype=np.int32), [], 0
+    for count in (14, 5, 1, 1):
+        layout = lay_out([Part(count, start, [5, 1])], page_size=16, pages=8)
         found.append(program.step(ids[start:start + count], layout.positions, layout,
                                   np.arange(count, dtype=np.int32)))
         start += count
