@@ -10,51 +10,40 @@ import typer
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
+Bundle = Annotated[Path | None, typer.Argument(help="A bundle: folder, .zip or .pkl.", metavar="[BUNDLE]")]
+Data = Annotated[list[str] | None, typer.Option(help="Data files for the bundle (globs allowed; may be repeated).")]
+References = Annotated[Path | None, typer.Option(help="A file of references: CSV, TSV, JSONL or plain text.")]
+Source = Annotated[str | None, typer.Option(help="Column of the sources (default: as the bundle was trained; for "
+                                                 "references: source, mr, prompt or input).")]
+Metrics = Annotated[str | None, typer.Option(help="Metrics, by commas; left out, all that the data allows.")]
+Lowercase = Annotated[bool, typer.Option("--lowercase", help="Lower-case for BLEU, chrF and exact match.")]
+Beams = Annotated[int | None, typer.Option(min=1, help="Beams, in place of the card's decoding.")]
+Runs = Annotated[str, typer.Option(help="What runs the bundle: auto, native, torch:cpu or torch:cuda.")]
+Quantise = Annotated[str | None, typer.Option(help="Round the bundle's weights when loading: int8 or int4.")]
+Group = Annotated[int | None, typer.Option(help="Weights that share a scale: 32, 64, 128; 0: a row.")]
+Cases = Annotated[int | None, typer.Option(min=1, help="At most so many records, evenly spaced.")]
+Output = Annotated[Path, typer.Option(help="Folder (bundle) or JSON file (predictions) for the results.")]
+
+
 @app.command()
 def evaluate(
-    bundle: Annotated[
-        Path | None, typer.Argument(help="A bundle: folder, .zip or .pkl.", metavar="[BUNDLE]")
-    ] = None,
-    data: Annotated[
-        list[str] | None, typer.Option(help="Data files for the bundle (globs allowed; may be repeated).")
-    ] = None,
+    bundle: Bundle = None,
+    data: Data = None,
     predictions: Annotated[Path | None, typer.Option(help="A file of texts to be scored.")] = None,
-    references: Annotated[
-        Path | None, typer.Option(help="A file of references: CSV, TSV, JSONL or plain text.")
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            help="Column of the sources (default: as the bundle was trained; for "
-            "references: source, mr, prompt or input)."
-        ),
-    ] = None,
+    references: References = None,
+    source: Source = None,
     target: Annotated[str | None, typer.Option(help="Column of the texts or references.")] = None,
-    metrics: Annotated[
-        str | None, typer.Option(help="Metrics, by commas; left out, all that the data allows.")
-    ] = None,
-    lowercase: Annotated[
-        bool, typer.Option("--lowercase", help="Lower-case for BLEU, chrF and exact match.")
-    ] = False,
+    metrics: Metrics = None,
+    lowercase: Lowercase = False,
     tokenize: Annotated[str, typer.Option(help="13a, intl, zh, char or none.")] = "13a",
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 12345,
-    num_beams: Annotated[
-        int | None, typer.Option(min=1, help="Beams, in place of the card's decoding.")
-    ] = None,
-    engine: Annotated[
-        str, typer.Option("--engine", help="What runs the bundle: auto, native, torch:cpu or torch:cuda.")
-    ] = "auto",
-    quantise: Annotated[
-        str | None, typer.Option(help="Round the bundle's weights when loading: int8 or int4.")
-    ] = None,
-    group: Annotated[
-        int | None, typer.Option(help="Weights that share a scale: 32, 64, 128; 0: a row.")
-    ] = None,
-    cases: Annotated[int | None, typer.Option(min=1, help="At most so many records, evenly spaced.")] = None,
-    output: Annotated[
-        Path, typer.Option(help="Folder (bundle) or JSON file (predictions) for the results.")
-    ] = Path("evaluation"),
+    num_beams: Beams = None,
+    engine: Runs = "auto",
+    quantise: Quantise = None,
+    group: Group = None,
+    cases: Cases = None,
+    output: Output = Path("evaluation"),
 ) -> None:
     """Print a table of scores with their intervals, and write them as JSON.
 

@@ -26,8 +26,9 @@ NEEDS: dict[str, Need] = {
     "clean": Need(_CLEAN, memory_gib=0.5, disk_gib=0.5),
     "search": Need((*_MODEL, "optuna"), memory_gib=2, disk_gib=0.5),
     "train": Need(_MODEL, memory_gib=2, disk_gib=1),
-    "evaluate": Need((*_MODEL, *_SCORES), memory_gib=1),
-    "generate": Need(_MODEL, memory_gib=1),
+    "evaluate": Need(_SCORES, memory_gib=1),
+    "generate": Need(memory_gib=1),
+    "graph": Need(),
     "report": Need(),
     "doctor": Need(memory_gib=0, disk_gib=0),
 }

@@ -28,6 +28,7 @@ PAGE_SIZE = 16
 CACHE_SHARE = 0.25
 """Of the memory that is free, what the cache takes at most where its size is not said."""
 MOST_CACHE_BYTES = 4 << 30
+NATIVE_HEADS = 16
 
 
 class ProgramSettings(Settings):
@@ -81,7 +82,8 @@ def open_engine(folder: str | Path, program: ProgramSettings | None = None, engi
         BundleError, SpecError, GraphError, ResourceError, MissingExtraError: as `load_program`.
     """
     path, settings = Path(folder), program or ProgramSettings()
-    spec, target = read_spec(path), settings.target if settings.target != "auto" else best_target()
+    spec = read_spec(path)
+    target = best_target(spec) if settings.target == "auto" else settings.target
     dtype = settings.dtype or stored_type(path)
     cache = settings.cache or ("fp32" if dtype == "fp32" and settings.quantise is None else "bf16")
     pages = cache_pages(spec, settings, cache)
@@ -92,18 +94,26 @@ def open_engine(folder: str | Path, program: ProgramSettings | None = None, engi
     return Engine(loaded, engine, stop_ids=stop_ids, vocab_size=vocab_size)
 
 
-def best_target() -> str:
-    """``native`` where it was built, else torch on the CPU, with a notice.
+def best_target(spec: GlmSpec) -> str:
+    """A GPU's torch where there is one, ``native`` where it was built and fits, else torch on the CPU, with a notice.
 
     Raises:
-        ResourceError: neither is there.
+        ResourceError: there is neither.
     """
-    if native_module() is not None:
+    if installed("torch") and probe().gpus:
+        import torch
+
+        if torch.cuda.is_available():
+            return "torch:cuda"
+    missing = why_not() if native_module() is None else ""
+    if not missing and spec.head_dim % NATIVE_HEADS:
+        missing = f"the native runtime takes heads of a multiple of {NATIVE_HEADS}, this model has {spec.head_dim}"
+    if not missing:
         return "native"
     if not installed("torch"):
-        raise ResourceError(f"there is nothing to run a model with: {why_not()}, and torch is not installed",
+        raise ResourceError(f"there is nothing to run a model with: {missing}, and torch is not installed",
                             remedy="install g++ and the package again, or openautoglm[train] for torch")
-    _log.warning("%s; torch serves in its place, slower", why_not())
+    _log.warning("%s; torch serves in its place, slower", missing)
     return "torch:cpu"
 
 
