@@ -4,7 +4,7 @@ Runs in rounds, each with engine settings of its own on the same program. A roun
 or refused. Violations, which make the exit status 1: a request without an answer, pages that no request holds and that
 are not free, an error that is not ours, a text that changes with its company, memory that grows.
 
-    python benchmarks/soak.py [--minutes 30] [--model FOLDER] [--target native] [--pages 20] [--seed 0]
+    python benchmarks/soak.py [--minutes 30] [--model FOLDER] [--target native] [--threads 2] [--pages 20] [--seed 0]
 
 Without a model, a small random one is written to a temporary folder.
 """
@@ -243,6 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--target")
+    parser.add_argument("--threads", type=int, help="of the native target")
     parser.add_argument("--pages", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--growth-mib", type=float, default=24.0)
@@ -254,7 +255,8 @@ def main(arguments: list[str] | None = None) -> int:
         if model is None:
             model = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             write_model(model, options.seed)
-        program = load_program(model, target, pages=options.pages, page_size=16, max_rows=64, max_wanted=32)
+        program = load_program(model, target, pages=options.pages, page_size=16, max_rows=64, max_wanted=32,
+                               threads=options.threads)
         pieces = tokenizer(None if options.model is None else model).pieces
         compiler = stack.enter_context(GrammarCompiler(pieces, GrammarLimits(time_s=0.5, cache_bytes=2 * MIB)))
         traffic = Traffic(program.plan, compiler, dice, stop_ids=program.plan.spec.eos_ids)
