@@ -123,7 +123,7 @@ public:
         const AttentionArgs args{view, queries.data, to.data, heads, queries.stride, to.stride, scale};
         std::atomic<int64_t> next{0};
         region([&](int members, Scratch& scratch) {
-            scratch.reserve_attention(members, heads / view.kv_heads, view.page_size, view.head_dim);
+            scratch.reserve_attention(members, heads / view.kv_heads, view.head_dim);
         },
                [&](const Member& member) { write_and_attend(member, args, layout, keys, values, next); });
     }

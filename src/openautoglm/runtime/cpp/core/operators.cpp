@@ -25,8 +25,8 @@ void Scratch::reserve_linear(int members, const PackedView& weight, int rows) {
 
 void Scratch::reserve_rows(int members, int width) { reserve(members, sizeof(float) * width); }
 
-void Scratch::reserve_attention(int members, int queries_per_kv, int page_size, int head_dim) {
-    reserve(members, attention_scratch(queries_per_kv, page_size, head_dim));
+void Scratch::reserve_attention(int members, int queries_per_kv, int head_dim) {
+    reserve(members, attention_scratch(queries_per_kv, head_dim));
 }
 
 namespace {

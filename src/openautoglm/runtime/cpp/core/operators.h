@@ -22,7 +22,7 @@ public:
     void reserve_codes(const PackedView& weight, int rows);
     void reserve_linear(int members, const PackedView& weight, int rows);  // each linear, with codes given or not
     void reserve_rows(int members, int width);  // norms, silu_mul_quantise
-    void reserve_attention(int members, int queries_per_kv, int page_size, int head_dim);
+    void reserve_attention(int members, int queries_per_kv, int head_dim);
     void reserve(int members, size_t bytes_each);
     Codes codes() const { return {values_.as<int8_t>(), scales_.as<float>(), sums_.as<int32_t>()}; }
     template <class T = void> T* own(int member) const { return reinterpret_cast<T*>(own_.data() + member * each_); }

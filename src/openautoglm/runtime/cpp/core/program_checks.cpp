@@ -199,7 +199,7 @@ void Program::reserve_for(const Call& call) {
         case Kind::attention: {
             const CacheView& view = cache_.view(call.layer);
             const int shared = call.inputs[0].width / (view.kv_heads * view.head_dim);
-            return scratch_.reserve_attention(members, shared, view.page_size, view.head_dim);
+            return scratch_.reserve_attention(members, shared, view.head_dim);
         }
         default: return;
     }

@@ -1,8 +1,8 @@
-// Attention over pages, with a running maximum and sum (Milakov and Gimelshein, arXiv 1805.02867), so that a sequence of
-// any length needs no more scratch than one page of scores. Included inside the namespace of a path.
+// Attention with a running maximum and sum (Milakov and Gimelshein, arXiv 1805.02867), so that a sequence of any length
+// needs no more scratch than one block of scores. Included inside the namespace of a path.
 //
-// A query is one head of one row; the queries of a tile that share a kv head go over its pages together. What a query
-// gets does not depend on how many others go with it.
+// A query is one head of one row; the queries of a tile that share a kv head go together over its tokens, block after
+// block. What a query gets depends neither on the queries that go with it nor on the size of pages.
 
 inline uint16_t to_bf16(float x) {
     uint32_t bits;
@@ -32,15 +32,20 @@ struct CachedInt8 {
 
 template <class F> void write_cache_as(const CacheView& cache, int64_t block, const float* key, const float* value, int offset) {
     using Value = typename F::Value;
-    const int dims = cache.head_dim, size = cache.page_size;
-    Value* keys = static_cast<Value*>(cache.keys) + block * dims * size + offset;
-    Value* values = static_cast<Value*>(cache.values) + (block * size + offset) * dims;
+    const int dims = cache.head_dim, token = offset % kSegment;
+    const int64_t first = (block * cache.page_size + offset - token) * dims;  // of the token's segment
+    Value* keys = static_cast<Value*>(cache.keys) + first + token;
+    Value* values = static_cast<Value*>(cache.values) + first + token * kSegment;
     if constexpr (F::scaled) {
-        cache.key_scales[block * size + offset] = round_to_int8(key, dims, keys, size);
-        cache.value_scales[block * size + offset] = round_to_int8(value, dims, values, 1);
+        int8_t rounded[kMostDims];
+        cache.key_scales[block * cache.page_size + offset] = round_to_int8(key, dims, rounded);
+        for (int d = 0; d < dims; ++d) keys[d * kSegment] = rounded[d];
+        cache.value_scales[block * cache.page_size + offset] = round_to_int8(value, dims, rounded);
+        for (int d = 0; d < dims; d += kSegment) __builtin_memcpy(values + d * kSegment, rounded + d, kSegment);
     } else {
-        for (int d = 0; d < dims; ++d) keys[static_cast<int64_t>(d) * size] = F::from(key[d]);
-        for (int d = 0; d < dims; ++d) values[d] = F::from(value[d]);
+        for (int d = 0; d < dims; ++d) keys[d * kSegment] = F::from(key[d]);
+        for (int d = 0; d < dims; d += kSegment)
+            for (int i = 0; i < kSegment; ++i) values[d * kSegment + i] = F::from(value[d + i]);
     }
 }
 
@@ -57,7 +62,7 @@ struct Queries {
     const Tile* tile;
     int kv_head, shared, count;  // shared: heads of a row that use the kv head; count: queries
     float *most, *total, *scores;
-    float *wide_keys, *wide_values;  // room for one page in fp32
+    float *wide_keys, *wide_values;  // room for a block in fp32
 
     int64_t column(int q) const {
         return static_cast<int64_t>(kv_head * shared + q % shared) * args->cache.head_dim;
@@ -65,29 +70,29 @@ struct Queries {
     int64_t row(int q) const { return tile->first_row + q / shared; }
     const float* query(int q) const { return args->queries + row(q) * args->query_stride + column(q); }
     float* out(int q) const { return args->out + row(q) * args->out_stride + column(q); }
-    float* score(int q) const { return scores + static_cast<int64_t>(q) * args->cache.page_size; }
+    float* score(int q) const { return scores + q * kBlockTokens; }
     int position(int q) const { return tile->position + q / shared; }
 };
 
-// A page as a tile reads it: in the format of the cache, or widened to fp32.
-template <class F> struct Page {
-    const typename F::Value *keys, *values;
-    const float *key_scales, *value_scales;  // int8 only
-    int start, tokens;                       // position of its first token, tokens that the tile may see
+// Neighbouring tokens as a tile reads them: segments in the format of the cache, or widened to fp32.
+template <class F> struct Tokens {
+    const typename F::Value *keys[kBlockTokens / kSegment], *values[kBlockTokens / kSegment];
+    const float *key_scales[kBlockTokens / kSegment], *value_scales[kBlockTokens / kSegment];  // int8 only
+    int start, tokens, segments;  // position of the first token; how many tokens, and segments of them
 };
 
-// Scores of N queries from `q` on with the tokens of a page, sixteen at a time; those beyond `tokens` mean nothing.
-template <int N, class F, bool SCALED> inline void score_page(const Queries& all, int q, const Page<F>& page) {
-    const CacheView& cache = all.args->cache;
-    constexpr int wide = 16 / Vec::lanes;
+// Scores of N queries from `q` on with the tokens of a block; those beyond its last token mean nothing.
+template <int N, class F, bool SCALED> inline void score_block(const Queries& all, int q, const Tokens<F>& block) {
+    constexpr int wide = kSegment / Vec::lanes;
+    const int dims = all.args->cache.head_dim;
     const float* queries[N];
     for (int n = 0; n < N; ++n) queries[n] = all.query(q + n);
-    for (int t = 0; t < page.tokens; t += 16) {
+    for (int s = 0; s < block.segments; ++s) {
         Vec sums[N][wide];
         for (int n = 0; n < N; ++n)
             for (int w = 0; w < wide; ++w) sums[n][w] = zero();
-        const typename F::Value* at = page.keys + t;
-        for (int d = 0; d < cache.head_dim; ++d, at += cache.page_size) {
+        const typename F::Value* at = block.keys[s];
+        for (int d = 0; d < dims; ++d, at += kSegment) {
             Vec keys[wide];
             for (int w = 0; w < wide; ++w) keys[w] = F::load_at(at + w * Vec::lanes);
             for (int n = 0; n < N; ++n) {
@@ -97,15 +102,16 @@ template <int N, class F, bool SCALED> inline void score_page(const Queries& all
         }
         for (int w = 0; w < wide; ++w) {
             Vec factor = spread(all.args->scale);
-            if constexpr (SCALED) factor = mul(factor, load(page.key_scales + t + w * Vec::lanes));
-            for (int n = 0; n < N; ++n) store(all.score(q + n) + t + w * Vec::lanes, mul(sums[n][w], factor));
+            if constexpr (SCALED) factor = mul(factor, load(block.key_scales[s] + w * Vec::lanes));
+            for (int n = 0; n < N; ++n)
+                store(all.score(q + n) + s * kSegment + w * Vec::lanes, mul(sums[n][w], factor));
         }
     }
 }
 
 // Scores of the first `seen` of `padded` tokens to weights, the others to zero; returns the factor for what was summed
 // up before.
-inline float weigh_page(const Queries& all, int q, int padded, int seen) {
+inline float weigh_block(const Queries& all, int q, int padded, int seen) {
     float* scores = all.score(q);
     if (seen <= 0) {
         for (int t = 0; t < padded; ++t) scores[t] = 0;
@@ -115,37 +121,40 @@ inline float weigh_page(const Queries& all, int q, int padded, int seen) {
     Vec most = spread(all.most[q]);
     for (int t = 0; t < padded; t += Vec::lanes) most = larger(most, load(scores + t));
     const float peak = largest(most);
+    const Vec top = spread(peak), least = spread(kLeastExponent);
     Vec total = zero();
     for (int t = 0; t < padded; t += Vec::lanes) {
-        const Vec weight = exponential(sub(load(scores + t), spread(peak)));
+        const Vec power = sub(load(scores + t), top);
+        const Vec weight = unless_below(power, least, exponential(power));
         store(scores + t, weight);
+        total = add(total, weight);
     }
-    for (int t = seen; t < padded; ++t) scores[t] = 0;
-    for (int t = 0; t < padded; t += Vec::lanes) total = add(total, load(scores + t));
     const float factor = first(exponential(spread(all.most[q] - peak)));
     all.most[q] = peak;
     all.total[q] = all.total[q] * factor + sum(total);
     return factor;
 }
 
-// out = out * factor + the weighted values of `tokens` tokens, for N queries, sixteen dimensions at a time.
-template <int N, class F> inline void mix_page(const Queries& all, int q, const Page<F>& page, const float* factors) {
-    const CacheView& cache = all.args->cache;
-    constexpr int wide = 16 / Vec::lanes;
+// out = out * factor + the weighted values of a block, for N queries, sixteen dimensions at a time.
+template <int N, class F> inline void mix_block(const Queries& all, int q, const Tokens<F>& block, const float* factors) {
+    constexpr int wide = kSegment / Vec::lanes;
     const float* weights[N];
     for (int n = 0; n < N; ++n) weights[n] = all.score(q + n);
-    for (int d = 0; d < cache.head_dim; d += 16) {
+    for (int d = 0; d < all.args->cache.head_dim; d += kSegment) {
         Vec sums[N][wide];
         for (int n = 0; n < N; ++n)
             for (int w = 0; w < wide; ++w)
                 sums[n][w] = mul(load(all.out(q + n) + d + w * Vec::lanes), spread(factors[n]));
-        const typename F::Value* at = page.values + d;
-        for (int t = 0; t < page.tokens; ++t, at += cache.head_dim) {
-            Vec values[wide];
-            for (int w = 0; w < wide; ++w) values[w] = F::load_at(at + w * Vec::lanes);
-            for (int n = 0; n < N; ++n) {
-                const Vec weight = spread(weights[n][t]);
-                for (int w = 0; w < wide; ++w) sums[n][w] = muladd(weight, values[w], sums[n][w]);
+        for (int s = 0; s < block.segments; ++s) {
+            const typename F::Value* at = block.values[s] + d * kSegment;
+            const int first = s * kSegment, last = fewer(block.tokens, first + kSegment);
+            for (int t = first; t < last; ++t, at += kSegment) {
+                Vec values[wide];
+                for (int w = 0; w < wide; ++w) values[w] = F::load_at(at + w * Vec::lanes);
+                for (int n = 0; n < N; ++n) {
+                    const Vec weight = spread(weights[n][t]);
+                    for (int w = 0; w < wide; ++w) sums[n][w] = muladd(weight, values[w], sums[n][w]);
+                }
             }
         }
         for (int n = 0; n < N; ++n)
@@ -153,51 +162,72 @@ template <int N, class F> inline void mix_page(const Queries& all, int q, const 
     }
 }
 
-template <int N, class F, bool SCALED> inline void go_over_page(const Queries& all, int q, const Page<F>& page) {
-    const int padded = (page.tokens + 15) / 16 * 16;
+template <int N, class F, bool SCALED> inline void go_over_block(const Queries& all, int q, const Tokens<F>& block) {
     float factors[N];
-    score_page<N, F, SCALED>(all, q, page);
+    score_block<N, F, SCALED>(all, q, block);
     for (int n = 0; n < N; ++n) {
-        const int seen = fewer(page.tokens, static_cast<int64_t>(all.position(q + n)) + 1 - page.start);
-        factors[n] = weigh_page(all, q + n, padded, seen);
+        const int seen = fewer(block.tokens, static_cast<int64_t>(all.position(q + n)) + 1 - block.start);
+        factors[n] = weigh_block(all, q + n, block.segments * kSegment, seen);
         if constexpr (SCALED)
-            for (int t = 0; t < page.tokens; ++t) all.score(q + n)[t] *= page.value_scales[t];
+            for (int s = 0; s < block.segments; ++s)
+                for (int t = 0; t < kSegment; t += Vec::lanes) {
+                    float* scores = all.score(q + n) + s * kSegment + t;
+                    store(scores, mul(load(scores), load(block.value_scales[s] + t)));
+                }
     }
-    mix_page<N, F>(all, q, page, factors);
+    mix_block<N, F>(all, q, block, factors);
 }
 
-template <class F, bool SCALED> void all_over_page(const Queries& all, const Page<F>& page) {
+template <class F, bool SCALED> void all_over_block(const Queries& all, const Tokens<F>& block) {
     int q = 0;
-    for (; q + 6 <= all.count; q += 6) go_over_page<6, F, SCALED>(all, q, page);
-    for (; q + 4 <= all.count; q += 4) go_over_page<4, F, SCALED>(all, q, page);
-    for (; q + 2 <= all.count; q += 2) go_over_page<2, F, SCALED>(all, q, page);
-    for (; q < all.count; ++q) go_over_page<1, F, SCALED>(all, q, page);
+    for (; q + 6 <= all.count; q += 6) go_over_block<6, F, SCALED>(all, q, block);
+    for (; q + 4 <= all.count; q += 4) go_over_block<4, F, SCALED>(all, q, block);
+    for (; q + 2 <= all.count; q += 2) go_over_block<2, F, SCALED>(all, q, block);
+    for (; q < all.count; ++q) go_over_block<1, F, SCALED>(all, q, block);
+}
+
+// What many queries read is made fp32 once.
+template <class F> Tokens<CachedFp32> widened(const Queries& all, const Tokens<F>& block) {
+    const int64_t each = static_cast<int64_t>(kSegment) * all.args->cache.head_dim;
+    Tokens<CachedFp32> wide{};
+    wide.start = block.start;
+    wide.tokens = block.tokens;
+    wide.segments = block.segments;
+    for (int s = 0; s < block.segments; ++s) {
+        float *keys = all.wide_keys + s * each, *values = all.wide_values + s * each;
+        for (int64_t i = 0; i < each; i += Vec::lanes) {
+            store(keys + i, F::load_at(block.keys[s] + i));
+            store(values + i, F::load_at(block.values[s] + i));
+        }
+        wide.keys[s] = keys;
+        wide.values[s] = values;
+        wide.key_scales[s] = block.key_scales[s];
+        wide.value_scales[s] = block.value_scales[s];
+    }
+    return wide;
 }
 
 template <class F> void attend_tile(const Queries& all) {
     using Value = typename F::Value;
     const CacheView& cache = all.args->cache;
-    const int length = all.tile->position + all.tile->rows, size = cache.page_size;
-    const int64_t page_values = static_cast<int64_t>(size) * cache.head_dim;
-    const bool widen = sizeof(Value) < 4 && all.count >= 8;  // what many queries read is made fp32 once
-    for (int start = 0, number = 0; start < length; start += size, ++number) {
-        const int64_t block = static_cast<int64_t>(all.tile->pages[number]) * cache.kv_heads + all.kv_head;
-        Page<F> page{static_cast<const Value*>(cache.keys) + block * page_values,
-                     static_cast<const Value*>(cache.values) + block * page_values, nullptr, nullptr, start,
-                     fewer(size, length - start)};
-        if constexpr (F::scaled) {
-            page.key_scales = cache.key_scales + block * size;
-            page.value_scales = cache.value_scales + block * size;
+    const int length = all.tile->position + all.tile->rows;
+    for (int start = 0; start < length; start += kBlockTokens) {
+        Tokens<F> block{};
+        block.start = start;
+        block.tokens = fewer(kBlockTokens, length - start);
+        block.segments = (block.tokens + kSegment - 1) / kSegment;
+        for (int s = 0; s < block.segments; ++s) {
+            const int token = start + s * kSegment, page = all.tile->pages[token / cache.page_size];
+            const int64_t first = (static_cast<int64_t>(page) * cache.kv_heads + all.kv_head) * cache.page_size +
+                                  token % cache.page_size;
+            block.keys[s] = static_cast<const Value*>(cache.keys) + first * cache.head_dim;
+            block.values[s] = static_cast<const Value*>(cache.values) + first * cache.head_dim;
+            if (!F::scaled) continue;
+            block.key_scales[s] = cache.key_scales + first;
+            block.value_scales[s] = cache.value_scales + first;
         }
-        if (!widen) {
-            all_over_page<F, F::scaled>(all, page);
-            continue;
-        }
-        for (int64_t i = 0; i < page_values; i += Vec::lanes) store(all.wide_keys + i, F::load_at(page.keys + i));
-        const int64_t seen = static_cast<int64_t>(page.tokens) * cache.head_dim;
-        for (int64_t i = 0; i < seen; i += Vec::lanes) store(all.wide_values + i, F::load_at(page.values + i));
-        all_over_page<CachedFp32, F::scaled>(
-            all, {all.wide_keys, all.wide_values, page.key_scales, page.value_scales, start, page.tokens});
+        if (sizeof(Value) < 4 && all.count >= 8) all_over_block<CachedFp32, F::scaled>(all, widened(all, block));
+        else all_over_block<F, F::scaled>(all, block);
     }
 }
 
@@ -206,11 +236,11 @@ void attend(const AttentionArgs& args, const Tile& tile, int kv_head, void* scra
     Queries all{&args, &tile, kv_head, args.heads / cache.kv_heads, 0, nullptr, nullptr, nullptr, nullptr, nullptr};
     all.count = tile.rows * all.shared;
     const int64_t queries = static_cast<int64_t>(all.shared) * kTileRows;
-    const int64_t page = static_cast<int64_t>(cache.page_size) * cache.head_dim;
+    const int64_t block = static_cast<int64_t>(kBlockTokens) * cache.head_dim;
     all.wide_keys = static_cast<float*>(scratch);
-    all.wide_values = all.wide_keys + page;
-    all.scores = all.wide_values + page;
-    all.most = all.scores + queries * cache.page_size;
+    all.wide_values = all.wide_keys + block;
+    all.scores = all.wide_values + block;
+    all.most = all.scores + queries * kBlockTokens;
     all.total = all.most + queries;
     for (int q = 0; q < all.count; ++q) {
         all.most[q] = -__builtin_inff();

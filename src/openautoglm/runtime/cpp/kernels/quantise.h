@@ -31,12 +31,12 @@ struct GroupScale {
     bool empty() const { return inverse == 0; }
 };
 
-// Round `count` values into codes, `step` bytes apart, and return the scale.
-inline float round_to_int8(const float* x, int count, int8_t* codes, int64_t step) {
+// Round `count` values into codes and return the scale.
+inline float round_to_int8(const float* x, int count, int8_t* codes) {
     const GroupScale group(largest_bits(x, count));
     for (int i = 0; i < count; ++i) {
         const float rounded = group.empty() ? 0.f : (x[i] * group.inverse + kRounder) - kRounder;
-        codes[i * step] = static_cast<int8_t>(static_cast<int32_t>(rounded));
+        codes[i] = static_cast<int8_t>(static_cast<int32_t>(rounded));
     }
     return group.scale;
 }
@@ -75,7 +75,7 @@ void quantise(const Grouping& grouping, const float* x_row, int row, const Codes
             codes.scales[at] = round_group(x_row + g * count, count, out, codes.sums + at);
             continue;
         }
-        codes.scales[at] = round_to_int8(x_row + g * count, count, out, 1);
+        codes.scales[at] = round_to_int8(x_row + g * count, count, out);
         for (int i = count; i < grouping.group_padded; ++i) out[i] = 0;
         codes.sums[at] = sum_codes(out, count);
     }

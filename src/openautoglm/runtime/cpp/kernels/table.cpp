@@ -43,10 +43,9 @@ size_t matmul_scratch(const PackedView& view, int rows) {
     return kReadyBytes + each * chunk_rows(view, rows);
 }
 
-size_t attention_scratch(int queries_per_kv, int page_size, int head_dim) {
-    const size_t queries = static_cast<size_t>(queries_per_kv) * kTileRows;
-    const size_t page = to_line(sizeof(float) * page_size * head_dim);
-    return to_line(sizeof(float) * queries * 2) + sizeof(float) * queries * page_size + 2 * page;
+size_t attention_scratch(int queries_per_kv, int head_dim) {
+    const size_t queries = static_cast<size_t>(queries_per_kv) * kTileRows, block = size_t{kBlockTokens} * head_dim;
+    return sizeof(float) * (2 * block + queries * (kBlockTokens + 2));
 }
 
 const Kernels& kernels_for(Isa isa) {

@@ -37,13 +37,14 @@ struct Codes {
 
 enum class CacheFormat : uint8_t { fp32, bf16, int8 };
 
-// Keys and values of one layer. Of each page, for each kv head: keys transposed [head_dim, page_size], so that scores
-// of neighbouring tokens come out side by side; values [page_size, head_dim]. int8 has a scale per token.
+// Keys and values of one layer. Of each page, for each kv head, segments of sixteen tokens: keys [head_dim, 16], so that
+// scores of neighbouring tokens come out side by side; values [head_dim / 16, 16 tokens, 16 dimensions]. int8 has a scale
+// per token.
 struct CacheView {
     CacheFormat format;
     int pages, page_size, kv_heads, head_dim;
-    void* keys;           // [pages, kv_heads, head_dim, page_size]
-    void* values;         // [pages, kv_heads, page_size, head_dim]
+    void* keys;           // [pages, kv_heads, page_size / 16, head_dim, 16]
+    void* values;         // [pages, kv_heads, page_size / 16, head_dim / 16, 16, 16]
     float* key_scales;    // [pages, kv_heads, page_size]; int8 only
     float* value_scales;
 };
@@ -113,6 +114,9 @@ struct Kernels {
 };
 
 constexpr int kSumBlock = 64;                // weights of a block when an id is drawn
+constexpr int kSegment = 16;                 // tokens of a segment of the cache; divides pages and heads
+constexpr int kBlockTokens = 64;             // tokens that attention goes over at a time
+constexpr int kMostDims = 1024;              // of a head
 constexpr int kTileRows = 16;               // most rows of a tile of attention
 constexpr int kManyRows = 12;               // from here on a product spreads weights once for all rows
 constexpr int kReadyBytes = 16 << 10;       // of these weights: what stays in the first cache
@@ -130,7 +134,7 @@ struct MatmulScratch {
     int64_t item_stride;
 };
 size_t matmul_scratch(const PackedView& view, int rows);
-size_t attention_scratch(int queries_per_kv, int page_size, int head_dim);
+size_t attention_scratch(int queries_per_kv, int head_dim);
 
 const Kernels& portable_kernels();
 #ifdef AUTOGLM_X86
