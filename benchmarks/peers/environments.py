@@ -57,6 +57,20 @@ def python_of(work: Path, name: str) -> Path:
     return work / "envs" / name / "bin" / "python"
 
 
+def search_path(work: Path) -> Path:
+    """A folder from which the environments import `peers` and nothing else.
+
+    The scripts beside this package have names that other packages look for, such as `kernels`.
+    """
+    folder = work / "path"
+    folder.mkdir(parents=True, exist_ok=True)
+    link, here = folder / "peers", Path(__file__).resolve().parent
+    if not (link.is_symlink() and link.resolve() == here):
+        link.unlink(missing_ok=True)
+        link.symlink_to(here)
+    return folder
+
+
 def make_environment(work: Path, name: str) -> None:
     """Make the environment unless it lies there complete.
 

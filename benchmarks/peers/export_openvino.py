@@ -6,7 +6,9 @@ Runs in the environment export. Weights are symmetric; int8 has a scale for each
 
 from __future__ import annotations
 
+import json
 import sys
+import tempfile
 from pathlib import Path
 
 import openvino
@@ -17,14 +19,30 @@ from transformers import PreTrainedTokenizerFast
 from peers.shapes import SHAPES
 
 
+def rewrite(checkpoint: Path, folder: Path) -> None:
+    """Link the checkpoint into the folder, its rotary settings under the names that this older transformers reads.
+
+    It would take its own defaults without a word, and export another model.
+    """
+    for file in checkpoint.iterdir():
+        if file.name != "config.json":
+            (folder / file.name).symlink_to(file.resolve())
+    config = json.loads((checkpoint / "config.json").read_text())
+    rope = config.pop("rope_parameters")
+    config |= {"partial_rotary_factor": rope["partial_rotary_factor"], "rope_theta": rope["rope_theta"]}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 def main(shape: str, checkpoint: Path, folder: Path) -> None:
     """Write the model and its tokenizer."""
     if folder.name.endswith("int8"):
         recipe = OVWeightQuantizationConfig(bits=8, sym=True)
     else:
         recipe = OVWeightQuantizationConfig(bits=4, sym=True, group_size=SHAPES[shape].int4_group, ratio=1.0)
-    model = OVModelForCausalLM.from_pretrained(checkpoint, export=True, quantization_config=recipe, compile=False)
-    model.save_pretrained(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        rewrite(checkpoint, Path(scratch))
+        model = OVModelForCausalLM.from_pretrained(scratch, export=True, quantization_config=recipe, compile=False)
+        model.save_pretrained(folder)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(checkpoint / "tokenizer.json"), pad_token="<pad>",
                                         eos_token="<eos>")
     tokenizer.save_pretrained(folder)

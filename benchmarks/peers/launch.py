@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from peers.catalogue import Variant
-from peers.environments import REPOSITORY, python_of
+from peers.environments import REPOSITORY, python_of, search_path
 from peers.runner import Job
-
-BENCHMARKS, SOURCE = REPOSITORY / "benchmarks", REPOSITORY / "src"
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,11 @@ class Launcher:
 
     def _communicate(self, engine: str, job: str, limit_s: float) -> tuple[list[dict[str, Any]], int, str]:
         """Lines of JSON, exit code, and the last words of a process that failed."""
+        path = search_path(self.work)
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "TOKENIZERS_PARALLELISM": "false",
-                       "PYTHONPATH": os.pathsep.join([str(BENCHMARKS), *([str(SOURCE)] if engine == "ours" else [])])}
+                       "PYTHONPATH": str(REPOSITORY / "src") if engine == "ours" else ""}
         command = [str(python_of(self.work, engine)), "-m", f"peers.run_{engine}", job]
-        with subprocess.Popen(command, env=environment, cwd=BENCHMARKS, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        with subprocess.Popen(command, env=environment, cwd=path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               text=True, errors="replace", start_new_session=True) as process:
             try:
                 out, words = process.communicate(timeout=limit_s)

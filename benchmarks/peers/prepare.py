@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from peers.catalogue import ENVIRONMENTS_OF, variants_of
-from peers.environments import make_environment, python_of
-from peers.launch import BENCHMARKS
+from peers.environments import make_environment, python_of, search_path
 
 
 def prepare(work: Path, shapes: Iterable[str], engines: list[str]) -> None:
@@ -44,6 +43,6 @@ def _make(work: Path, target: Path, environment: str, module: str, *arguments: s
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:
         subprocess.run([python_of(work, environment), "-m", f"peers.{module}", *map(str, arguments), str(unfinished)],
-                       cwd=BENCHMARKS, stdout=file, stderr=file, check=True,
-                       env={**os.environ, "PYTHONPATH": str(BENCHMARKS), "TOKENIZERS_PARALLELISM": "false"})
+                       cwd=search_path(work), stdout=file, stderr=file, check=True,
+                       env={**os.environ, "PYTHONPATH": "", "TOKENIZERS_PARALLELISM": "false"})
     unfinished.rename(target)
