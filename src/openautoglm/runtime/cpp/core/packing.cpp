@@ -98,7 +98,7 @@ struct Rounding {
     // The scale of a group before it becomes a share of the row's largest.
     float scale(float least, float greatest) const {
         if (zeros) return (std::max(greatest, 0.f) - std::min(least, 0.f)) / top();
-        if (wide) return std::max(-least, greatest) / 127.f;
+        if (wide) return (-least > greatest ? -least : greatest) / 127.f;
         return (-least > greatest ? least : greatest) / -8.f;
     }
 };
