@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "runtime"))
 
-from openautoglm.runtime.native import native_module, why_not  # noqa: E402
+from openautoglm.runtime.native import native_module, why_not
 
 
 @pytest.fixture(scope="session")
