@@ -9,6 +9,7 @@
 constexpr int kVector = Vec::lanes * 4;         // bytes of a register
 constexpr int kColumns = kPanel / Vec::lanes;   // registers of a line
 constexpr int kLine = kPanel * 4;
+constexpr int kFewRows = Vec::rows * 2 / kColumns;  // of a tile as wide as a panel
 
 // Part of the inputs: lines [line, line + lines) of each of `groups` groups; fp32 and bf16 have one group.
 struct Block {
@@ -204,8 +205,10 @@ template <class F, class Body> inline void over_blocks(const PackedView& view, i
 template <class F> void over_panel(const Chunk& chunk, const uint8_t* panel) {
     constexpr int most = kReadyBytes / (kLine * F::steps);  // lines of a block
     __builtin_memset(chunk.totals, 0, sizeof(float) * kPanel * chunk.rows);
-    if (chunk.rows == 1)
-        over_blocks<F>(*chunk.view, 1 << 30, [&](const Block& block) { tile<F, 1, kColumns, false>(chunk, panel, block, 0, 0); });
+    if (chunk.rows <= kFewRows)  // the panel is read once, in one stream
+        over_blocks<F>(*chunk.view, 1 << 30, [&](const Block& block) {
+            tile_of<F, kFewRows, kColumns, false>(chunk.rows, chunk, panel, block, 0, 0);
+        });
     else if (!F::unpacks || chunk.rows < kManyRows)
         over_blocks<F>(*chunk.view, most, [&](const Block& block) { block_rows<F, false>(chunk, panel, block); });
     else
