@@ -44,7 +44,7 @@ class Variant:
 
 def _ours(name: str, bits: int, shapes: tuple[str, ...] = ("S", "E"), whole: bool = False,
           serving: bool = False, **settings: Any) -> Variant:
-    return Variant("ours", name, bits, "checkpoint", settings, shapes, alone=True, whole=whole, serving=serving)
+    return Variant("ours", name, bits, "packed", settings, shapes, alone=True, whole=whole, serving=serving)
 
 
 def _recipe(form: str, group: int, head: str) -> dict[str, Any]:

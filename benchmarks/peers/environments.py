@@ -57,6 +57,11 @@ def python_of(work: Path, name: str) -> Path:
     return work / "envs" / name / "bin" / "python"
 
 
+def source_of(name: str) -> str:
+    """What is on the search path besides: our source, whose extension `make native` builds in place."""
+    return str(REPOSITORY / "src") if name == "ours" else ""
+
+
 def search_path(work: Path) -> Path:
     """A folder from which the environments import `peers` and nothing else.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peers.catalogue import Variant
-from peers.environments import REPOSITORY, python_of, search_path
+from peers.environments import python_of, search_path, source_of
 from peers.runner import Job
 
 
@@ -65,7 +65,7 @@ class Launcher:
         """Lines of JSON, exit code, and the last words of a process that failed."""
         path = search_path(self.work)
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "TOKENIZERS_PARALLELISM": "false",
-                       "PYTHONPATH": str(REPOSITORY / "src") if engine == "ours" else ""}
+                       "PYTHONPATH": source_of(engine)}
         command = [str(python_of(self.work, engine)), "-m", f"peers.run_{engine}", job]
         with subprocess.Popen(command, env=environment, cwd=path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               text=True, errors="replace", start_new_session=True) as process:

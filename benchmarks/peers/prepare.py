@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from peers.catalogue import ENVIRONMENTS_OF, variants_of
-from peers.environments import make_environment, python_of, search_path
+from peers.environments import make_environment, python_of, search_path, source_of
 
 
 def prepare(work: Path, shapes: Iterable[str], engines: list[str]) -> None:
@@ -31,6 +31,8 @@ def prepare(work: Path, shapes: Iterable[str], engines: list[str]) -> None:
                 _make(work, folder / model, "llama", "quantise_gguf", full)
             elif model.startswith("openvino-"):
                 _make(work, folder / model, "export", "export_openvino", shape, checkpoint)
+            elif model == "packed":
+                _run(work, "ours", "pack_ours", [shape, checkpoint, folder / model])
 
 
 def _make(work: Path, target: Path, environment: str, module: str, *arguments: str | Path) -> None:
@@ -39,10 +41,15 @@ def _make(work: Path, target: Path, environment: str, module: str, *arguments: s
         return
     print(f"making {target}", flush=True)
     unfinished = target.with_name(f"unfinished-{target.name}")
-    log = work / "logs" / f"{module}-{target.parent.name}-{target.name}.log"
+    _run(work, environment, module, [*arguments, unfinished])
+    unfinished.rename(target)
+
+
+def _run(work: Path, environment: str, module: str, arguments: list[str | Path]) -> None:
+    """Run `peers.MODULE ARGUMENTS`; what it says goes to a log."""
+    log = work / "logs" / f"{module}-{Path(arguments[-1]).parent.name}-{Path(arguments[-1]).name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:
-        subprocess.run([python_of(work, environment), "-m", f"peers.{module}", *map(str, arguments), str(unfinished)],
+        subprocess.run([python_of(work, environment), "-m", f"peers.{module}", *map(str, arguments)],
                        cwd=search_path(work), stdout=file, stderr=file, check=True,
-                       env={**os.environ, "PYTHONPATH": "", "TOKENIZERS_PARALLELISM": "false"})
-    unfinished.rename(target)
+                       env={**os.environ, "PYTHONPATH": source_of(environment), "TOKENIZERS_PARALLELISM": "false"})
