@@ -75,7 +75,7 @@ def test_unfused_and_optional_rules_give_the_same(checkpoint: Any) -> None:
     ids = random_ids(spec, 20)
     expected = reference(model, ids)
     extra = [rule.name for rule in OPTIONAL]
-    for rules in (rules_for("native", extra=extra), rules_for("torch"), [rule for rule in OPTIONAL]):
+    for rules in (rules_for("native", extra=extra), rules_for("torch"), list(OPTIONAL)):
         assert apart(Reader(load(folder, rules=rules), range(20)).step({"a": ids})["a"], expected) < 1e-5
     plain = Quantisation(head="bf16")
     unfused = Reader(load(folder, rules=rules_for("torch", plain)), range(20)).step({"a": ids})["a"]
