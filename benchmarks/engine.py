@@ -14,9 +14,12 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
 import statistics
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from peers.catalogue import VARIANTS, Variant, variants_of
@@ -38,7 +41,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--engines", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="variants whose name contains one of these")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds after the trial")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds after the trial; 0 for the trial alone")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="start nothing new after so long in the rounds")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=CACHE, help="environments, models and the kept trial")
     parser.add_argument("--out", type=Path, help="records as JSON; also read by --print")
@@ -72,6 +76,7 @@ def run(options: argparse.Namespace, shapes: dict[str, list[Variant]]) -> Launch
     schedule = Schedule(options.repeats, options.whole, options.quick, not options.no_serving)
     kept = options.work / "trial.json"
     chosen = {}
+    measure_limits(launcher, 0)
     for shape, variants in shapes.items():
         known = None if options.trial else load_choice(kept, shape, variants)
         if known is None:
@@ -82,7 +87,10 @@ def run(options: argparse.Namespace, shapes: dict[str, list[Variant]]) -> Launch
             chosen[shape] = known[0]
             names = {variant.key for variant in variants}
             launcher.records += [record for record in known[1] if record.variant in names]
+    schedule = replace(schedule, ends=time.monotonic() + 60 * options.minutes)
     for number in range(1, options.repeats + 1):
+        if schedule.over:
+            break
         measure_limits(launcher, number)
         for shape, variants in shapes.items():
             run_round(launcher, shape, variants, chosen[shape], number, schedule)

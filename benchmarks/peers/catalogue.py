@@ -17,6 +17,7 @@ class Variant:
         alone: timed on its own account in every round, not only where it is the best of its engine and bits.
         whole: its many requests are always run whole, where others may be put together from parts.
         single: takes one request at a time.
+        often: timed in every round; on E others are in the first one only.
         serving: sampling, reuse, chats and policies are timed with it.
     """
 
@@ -29,6 +30,7 @@ class Variant:
     alone: bool = False
     whole: bool = False
     single: bool = False
+    often: bool = True
     serving: bool = False
 
     @property
@@ -44,7 +46,8 @@ class Variant:
 
 def _ours(name: str, bits: int, shapes: tuple[str, ...] = ("S", "E"), whole: bool = False,
           serving: bool = False, **settings: Any) -> Variant:
-    return Variant("ours", name, bits, "packed", settings, shapes, alone=True, whole=whole, serving=serving)
+    return Variant("ours", name, bits, "packed", settings, shapes, alone=True, whole=whole, often=whole,
+                   serving=serving)
 
 
 def _recipe(form: str, group: int, head: str) -> dict[str, Any]:
@@ -77,7 +80,7 @@ OPENVINO_STATEFUL = tuple(Variant("openvino", f"{kind} stateful", bits, f"openvi
                                   single=True)
                           for kind, bits in (("int8", 8), ("int4", 4)))
 
-TRANSFORMERS = tuple(Variant("transformers", dtype, bits, "checkpoint", {"dtype": dtype})
+TRANSFORMERS = tuple(Variant("transformers", dtype, bits, "checkpoint", {"dtype": dtype}, often=False)
                      for dtype, bits in (("fp32", 32), ("bf16", 16)))
 
 VARIANTS = {"ours": OURS, "llama": LLAMA, "openvino": OPENVINO + OPENVINO_STATEFUL, "transformers": TRANSFORMERS}

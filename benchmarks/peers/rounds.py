@@ -7,7 +7,9 @@ bits, and only that one goes on. So a peer is represented by its best everywhere
 from __future__ import annotations
 
 import json
+import math
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ class Schedule:
         quick: no many requests at all.
         serving: time sampling, reuse, chats and policies of our engine, in the first round.
         limit_s: seconds that one process may take.
+        ends: when no further process is started, seconds of `time.monotonic`.
     """
 
     repeats: int
@@ -36,6 +39,12 @@ class Schedule:
     quick: bool = False
     serving: bool = True
     limit_s: float = 900.0
+    ends: float = math.inf
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self.ends
 
 
 def median_of(records: Sequence[Record], shape: str, variant: str, measure: str) -> float | None:
@@ -51,7 +60,7 @@ def run_trial(launcher: Launcher, shape: str, variants: Sequence[Variant], sched
     for variant in variants:
         if not variant.alone:
             many = [] if variant.single else ["trial"]
-            launcher.run(variant, shape, 0, ["start", "error", "decode", "prefill", *many], schedule.limit_s)
+            launcher.run(variant, shape, 0, ["start", "decode", "prefill", *many, "error"], schedule.limit_s)
 
 
 def choose(records: Sequence[Record], shape: str, variants: Sequence[Variant]) -> dict[str, list[str]]:
@@ -73,17 +82,19 @@ def run_round(launcher: Launcher, shape: str, variants: Sequence[Variant], chose
     turn = number % max(1, len(variants))
     for variant in (*variants[turn:], *variants[:turn]):
         measures = _measures(variant, shape, chosen.get(variant.key, []), number, schedule)
-        if measures:
+        if measures and not schedule.over:
             launcher.run(variant, shape, number, ["start", *measures], schedule.limit_s)
 
 
 def _measures(variant: Variant, shape: str, kinds: Sequence[str], number: int, schedule: Schedule) -> list[str]:
+    if number > 1 and shape == "E" and not variant.often:
+        return []
     measures = [kind for kind in ("decode", "prefill") if kind in kinds]
     if "requests" in kinds and not schedule.quick:
         whole = schedule.whole or variant.whole or shape == "S"
         measures += ["requests-8", "requests-32"] if whole else ["scaled"]
     if variant.alone and number == 1:
-        measures += ["error", *(SERVING if variant.serving and schedule.serving and not schedule.quick else [])]
+        measures += [*(SERVING if variant.serving and schedule.serving and not schedule.quick else []), "error"]
     return measures
 
 
