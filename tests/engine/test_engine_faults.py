@@ -261,7 +261,8 @@ def test_an_early_deadline_of_beams_gives_the_best_so_far() -> None:
 @pytest.mark.parametrize(("options", "message"), [
     ({"decoding": Decoding(num_beams=40)}, "40 beams"), ({"decoding": Decoding(logit_bias=((99, 1.0),))}, "ids .99."),
     ({"decoding": Decoding(num_beams=2), "watch": lambda: lambda token: False}, "beams do not"),
-    ({"decoding": Decoding(max_new_tokens=200), "prompt": [5] * 99}, "pages")], ids=str)
+    ({"decoding": Decoding(max_new_tokens=200), "prompt": [5] * 99}, "pages")],
+    ids=["too many beams", "a foreign id", "beams watched", "too long"])
 def test_what_does_not_fit_the_engine_is_refused(options: dict[str, Any], message: str) -> None:
     engine = Engine(FakeProgram(positions=400))
     with pytest.raises(GenerationError, match=f"request 0: .*{message}") as caught:
