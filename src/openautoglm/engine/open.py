@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -21,7 +20,7 @@ from openautoglm.models.spec import GlmSpec
 from openautoglm.runtime.cache import CacheFormat, CacheShape
 from openautoglm.runtime.load import load_program
 from openautoglm.runtime.native import native_module, why_not
-from openautoglm.runtime.program import ComputeType
+from openautoglm.runtime.program import ComputeType, LoadMode
 
 _log = log.get(__name__)
 PAGE_SIZE = 16
@@ -44,7 +43,7 @@ class ProgramSettings(Settings):
             the free memory.
         max_rows: most token rows of a step.
         max_wanted: most rows of a step that give logits, so the most sequences that decode together.
-        load: of the native target: copy weights into memory, map the file, or decide by the memory there is.
+        load: of the native target: copy weights into memory, map or stream a packed file, or decide by the memory.
         memory_limit: bytes for weights, cache and activations.
         threads: of the native target; the cores that may be used when None.
         nice: added to the priority of the threads.
@@ -57,10 +56,10 @@ class ProgramSettings(Settings):
     cache_tokens: int | None = Field(default=None, gt=0)
     max_rows: int = Field(default=512, gt=0)
     max_wanted: int = Field(default=64, gt=0)
-    load: Literal["auto", "copy", "map"] = "auto"
+    load: LoadMode = "auto"
     memory_limit: int | None = Field(default=None, gt=0)
     threads: int | None = Field(default=None, ge=1, le=1024)
-    nice: int = Field(default=0, ge=-20, le=19)
+    nice: int = Field(default=0, ge=0, le=19)
 
     @field_validator("target")
     @classmethod
