@@ -141,8 +141,9 @@ class _Reader:
         self._forget = packed.path.stat().st_size > free_bytes()
         for buffer in buffers:
             self._free.put(buffer)
+        self._thread = threading.Thread(target=self._work, name="autoglm-reader", daemon=True)
         if stages:
-            threading.Thread(target=self._work, name="autoglm-reader", daemon=True).start()
+            self._thread.start()
 
     def take(self) -> Bytes:
         """Wait for the next stage."""
@@ -158,8 +159,10 @@ class _Reader:
         self._free.put(buffer)
 
     def stop(self) -> None:
-        """Let the thread end."""
+        """Let the thread end and wait for it, a while at most: a disk may hang."""
         self._free.put(None)
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(timeout=5)
 
     def _work(self) -> None:
         try:
