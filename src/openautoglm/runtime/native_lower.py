@@ -94,6 +94,7 @@ class _Lowering:
         self.rows: dict[tuple[Value, bool], Bound] = {}
         self.packed: dict[tuple[Value, Value | None], list[Bound]] = {}
         self.tables: dict[tuple[float, int], int] = {}
+        self.items: dict[str, Item] = {}
 
     def run(self) -> Lowered:
         for node, barrier in zip(self.graph.nodes, self.buffers.barriers, strict=True):
@@ -160,12 +161,11 @@ class _Lowering:
         return self.tables[theta, dims]
 
     def _item(self, item: Item) -> Item:
-        """Each kind of a weight once, under a name of its own."""
-        for known in self.lowered.items:
-            if known.digest == item.digest:
-                return known
-        self.lowered.items.append(item)
-        return item
+        """Each form of a weight once."""
+        known = self.items.setdefault(item.digest, item)
+        if known is item:
+            self.lowered.items.append(item)
+        return known
 
 
 Made = list[tuple[Any, list[Bound]]]

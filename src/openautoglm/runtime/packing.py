@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -59,7 +60,7 @@ class Item:
             return self.rows * self.columns * (4 if self.format == "fp32" else 2)
         return packed_bytes(self.format, self.rows, self.columns, self.group, symmetric=self.symmetric)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A fingerprint of what it is and how it is made, not of the values."""
         facts = (self.kind, self.source, self.bias, self.rows, self.columns, self.format, self.group, self.symmetric)
