@@ -55,7 +55,8 @@ LEAVES = st.one_of(
     st.just({"type": "null"}), st.just({"type": "boolean"}), integers(),
     st.builds(lambda more: {"type": "string", **more}, bounds("minLength", "maxLength", 6)),
     st.just({"type": "number", "minimum": -2.5, "exclusiveMaximum": 10}),
-    st.builds(lambda values: {"enum": values}, st.lists(st.one_of(LETTERS, st.integers(-2**53, 2**53), st.none()), min_size=1)),
+    st.builds(lambda values: {"enum": values},
+              st.lists(st.one_of(LETTERS, st.integers(-2**53, 2**53), st.none()), min_size=1)),
     st.builds(lambda value: {"const": value}, st.dictionaries(NAMES, LETTERS, max_size=2)),
     st.sampled_from([{"type": "string", "pattern": "^[A-Z]{2}[0-9é]{1,3}$"}, {"type": "string", "format": "date"},
                      {"$ref": "#/$defs/shared"}]))
