@@ -15,7 +15,8 @@ class Variant:
         model: file or folder below the shape's folder.
         shapes: on which it is timed.
         alone: timed on its own account in every round, not only where it is the best of its engine and bits.
-        whole: its many requests are always run whole, where others may be put together from parts.
+        whole: its many requests are always run whole, where others may be put together from parts; of ours, these are
+            the main recipes, which are compared with the peers.
         single: takes one request at a time.
         often: timed in every round; on E others are in the first one only.
         serving: sampling, reuse, chats and policies are timed with it.
@@ -62,7 +63,7 @@ OURS = (
     _ours("int4 g32, int4 head", 4, quantise=_recipe("int4", 32, "int4")),
     _ours("int4 g128", 4, quantise=_recipe("int4", 128, "int8")),
     _ours("bf16", 16, whole=True, dtype="bf16"),
-    _ours("fp32", 32, shapes=("S",), dtype="fp32"),
+    _ours("fp32", 32, shapes=("S",), whole=True, dtype="fp32"),
 )
 
 LLAMA = tuple(

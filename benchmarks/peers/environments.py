@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def _own_requirements() -> tuple[str, ...]:
     """What openautoglm needs to run, and no torch."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    return ("-c", str(REPOSITORY / "constraints.txt"), *project["project"]["dependencies"])
+    return ("-c", "constraints.txt", *project["project"]["dependencies"])
 
 
 ENVIRONMENTS = {environment.name: environment for environment in (
@@ -97,7 +97,7 @@ def make_environment(work: Path, name: str) -> None:
     with log.open("w") as file:
         for requirements in environment.installs:
             subprocess.run([*pip, "install", *requirements], env={**os.environ, **environment.variables}, stdout=file,
-                           stderr=file, check=True)
+                           stderr=file, check=True, cwd=REPOSITORY)
         if environment.without:
             subprocess.run([*pip, "uninstall", "-y", *environment.without], stdout=file, stderr=file, check=True)
     stamp.write_text(json.dumps(wanted))
