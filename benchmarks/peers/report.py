@@ -73,7 +73,7 @@ class Book:
         return None
 
     def best(self, measure: str, bits: int, ours: bool) -> tuple[Figure, Variant] | None:
-        """The fastest of the peers at these bits, whatever its settings; or our main recipe, which is always the same."""
+        """The fastest of the peers at these bits, whatever its settings; or our main recipe, the same always."""
         found = [(figure, variant) for variant in self.variants
                  if variant.bits == bits and (variant.engine == "ours") == ours and (variant.whole or not ours)
                  and (figure := self.figure(variant, measure))]
@@ -141,7 +141,8 @@ def write_report(book: Book) -> str:
              f"{limits.fp32_gop_s:.0f} GOP/s fp32. Cores that other processes kept busy during the rounds: median "
              f"{statistics.median(others):.2f}, at most {max(others):.2f}." if others else "No round was run.",
              "Medians [least, most]; in percent the share of the limit; (in brackets) one run of the trial; ~ put "
-             "together from parts.", book.table(), "Our main recipe against the best peer at equal bits:", book.ratios()]
+             "together from parts.",
+             book.table(), "Our main recipe against the best peer at equal bits:", book.ratios()]
     for title, text in (("Our engine alone:", book.serving()), ("Failed:", book.failures())):
         parts += [title, text] if text else []
     return "\n\n".join(parts)
