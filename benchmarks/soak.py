@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import random
 import sys
 import tempfile
@@ -79,17 +80,18 @@ class Soak:
     Attributes:
         counts: of requests by what became of them, of steps and preemptions.
         violations: what must not happen, one sentence each.
-        memory: times in seconds, and bytes.
+        memory, blocks: at the end of each round: seconds and bytes held; Python's blocks of memory in use.
     """
 
     def __init__(self, program: Program, traffic: Traffic, dice: random.Random, fail: float = 0.0005,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self._program, self._traffic, self._dice, self._fail, self._clock = program, traffic, dice, fail, clock
         self._open: list[Ticket] = []
-        self._begin = self._sampled = clock()
+        self._begin = clock()
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
         self.memory: list[tuple[float, int]] = []
+        self.blocks: list[int] = []
         engine = Engine(program)
         self._texts = [engine.generate([prompt], decoding)[0][0].ids for prompt, decoding in traffic.probes]
 
@@ -97,9 +99,9 @@ class Soak:
         """Soak for so long."""
         self._begin = self._clock()
         for number in range(rounds):
-            self._round(self._begin + seconds * (number + 1) / rounds, seconds / 400)
+            self._round(self._begin + seconds * (number + 1) / rounds)
 
-    def _round(self, until: float, pause: float) -> None:
+    def _round(self, until: float) -> None:
         engine = Engine(Failing(self._program, self._dice, self._fail), self._settings(), clock=self._clock)
         rate, change = 0.0, 0.0
         while (now := self._clock()) < until:
@@ -113,10 +115,11 @@ class Soak:
                 self._check_idle(engine)
                 time.sleep(0.0005)
             self._settle()
-            if now >= self._sampled + pause:
-                self._sampled = now
-                self.memory.append((now - self._begin, resident_bytes()))
         self._drain(engine)
+        del engine
+        gc.collect()
+        self.memory.append((self._clock() - self._begin, resident_bytes()))
+        self.blocks.append(sys.getallocatedblocks())
 
     def _settings(self) -> EngineSettings:
         dice = self._dice
@@ -229,6 +232,7 @@ def report(soak: Soak, growth_mib: float) -> int:
     if soak.memory:
         print(f"{'resident memory, MiB':>32} {soak.memory[0][1] / MIB:.1f} at first, {soak.memory[-1][1] / MIB:.1f} "
               f"at last, slope of the second half {60 * rate / 1024:+.1f} KiB a minute")
+        print(f"{'blocks in use by Python':>32} {soak.blocks[0]} at first, {soak.blocks[-1]} at last")
     if grown > growth_mib * MIB:
         soak.violations.append(f"memory grew by {grown / MIB:.1f} MiB in the second half")
     for sentence in soak.violations:
