@@ -1,4 +1,5 @@
-// Operators that only programs make, and what measures a processor's limits, on arrays of numpy: for tests and benchmarks.
+// Operators that only programs make, and what measures a processor's limits, on arrays of numpy: for tests and
+// benchmarks.
 #pragma once
 
 #include "runtime.h"
@@ -131,7 +132,8 @@ inline void bind_fused(nb::class_<Runtime>& team) {
         .def("silu_mul_quantise", &silu_mul_quantise_of, "gate"_a.noconvert(), "up"_a.noconvert(), "group"_a,
              "values"_a.noconvert(), "scales"_a.noconvert(), "sums"_a.noconvert())
         .def("gather_rows", &gather_rows_of, "x"_a.noconvert(), "numbers"_a.noconvert(), "out"_a.noconvert())
-        .def("burn", &burn_on, "bytes"_a, "products"_a, "Products in registers on all threads: what the processor can do.")
+        .def("burn", &burn_on, "bytes"_a, "products"_a,
+             "Products in registers on all threads: what the processor can do.")
         .def("walk", &walk_over, "bytes"_a.noconvert(), "times"_a = 1, "Read an array on all threads.")
         .def("meet", &meet, "count"_a, "Pass barriers.");
 }

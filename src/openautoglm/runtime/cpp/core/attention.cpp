@@ -31,7 +31,8 @@ Layout lay_out(const int32_t* first_rows, const int32_t* lengths, const int32_t*
     for (int s = 0; s < sequences; ++s) {
         const int64_t count = static_cast<int64_t>(first_rows[s + 1]) - first_rows[s];
         const int64_t start = lengths[s] - count;
-        expect(count >= 1 && first_rows[s + 1] <= rows && start >= 0, "a sequence of the layout has no rows or too many");
+        expect(count >= 1 && first_rows[s + 1] <= rows && start >= 0,
+               "a sequence of the layout has no rows or too many");
         expect(lengths[s] <= table_width * page_size, "a sequence of the layout is longer than its pages");
         const int32_t* own = page_table + s * table_width;
         for (int64_t page = 0; page * page_size < lengths[s]; ++page)

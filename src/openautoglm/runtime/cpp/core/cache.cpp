@@ -28,8 +28,10 @@ size_t value_bytes(CacheFormat format) {
 
 Cache::Cache(int layers, int pages, int page_size, int kv_heads, int head_dim, CacheFormat format) {
     expect(layers >= 1 && pages >= 1 && kv_heads >= 1, "a cache needs layers, pages and kv heads");
-    expect(page_size >= kSegment && page_size % kSegment == 0 && page_size <= 1024, "a page holds a multiple of 16 tokens, at most 1024");
-    expect(head_dim >= kSegment && head_dim % kSegment == 0 && head_dim <= kMostDims, "head_dim must be a multiple of 16, at most 1024");
+    expect(page_size >= kSegment && page_size % kSegment == 0 && page_size <= 1024,
+           "a page holds a multiple of 16 tokens, at most 1024");
+    expect(head_dim >= kSegment && head_dim % kSegment == 0 && head_dim <= kMostDims,
+           "head_dim must be a multiple of 16, at most 1024");
     const bool int8 = format == CacheFormat::int8;
     const size_t tokens = times(times(pages, kv_heads), page_size);
     const size_t block = to_line(times(times(tokens, head_dim), value_bytes(format)));

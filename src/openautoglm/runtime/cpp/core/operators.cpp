@@ -107,7 +107,8 @@ void rms_norm_quantise(const Member& member, Rows x, const float* weight, int ro
     over_groups(member, rows, grouping.groups, [&](int64_t r, int64_t first, int64_t last) {
         const float factor = norm_factor(member, x[r], width, eps);
         const int64_t from = first * grouping.group, to = last * grouping.group;
-        member.kernels.scale(x[r] + from, weight ? weight + from : nullptr, factor, static_cast<int>(to - from), row + from);
+        member.kernels.scale(x[r] + from, weight ? weight + from : nullptr, factor, static_cast<int>(to - from),
+                             row + from);
         member.kernels.quantise(grouping, row, static_cast<int>(r), codes, first, last);
     });
 }
@@ -202,7 +203,8 @@ void gather(const Member& member, const Table& table, const int32_t* numbers, in
         if (table.format == Format::bf16)
             member.kernels.widen_bf16(static_cast<const uint16_t*>(table.data) + at, count, out[r] + first);
         else if (table.format == Format::int8)
-            member.kernels.widen_int8(static_cast<const int8_t*>(table.data) + at, table.scales[number], count, out[r] + first);
+            member.kernels.widen_int8(static_cast<const int8_t*>(table.data) + at, table.scales[number], count,
+                                      out[r] + first);
         else
             std::memcpy(out[r] + first, static_cast<const float*>(table.data) + at, sizeof(float) * count);
     });

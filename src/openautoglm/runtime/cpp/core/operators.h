@@ -1,6 +1,6 @@
-// The operators as a member of a team does its part of them. All members call the same operator with the same arguments;
-// what one operator wrote may be read by the next only after a barrier. Sizes are checked by the caller. Unless said
-// otherwise outputs do not overlap inputs, and an operator has no barrier inside.
+// The operators as a member of a team does its part of them. All members call the same operator with the same
+// arguments; what one operator wrote may be read by the next only after a barrier. Sizes are checked by the caller.
+// Unless said otherwise outputs do not overlap inputs, and an operator has no barrier inside.
 #pragma once
 
 #include <atomic>
@@ -68,15 +68,16 @@ void linear(const Member&, const PackedView& weight, Rows x, int rows, Rows y);
 void quantised_rows_linear(const Member&, const PackedView& weight, const Codes& codes, int rows, Rows y);
 void quantise_rows(const Member&, const Grouping&, Rows x, int rows, const Codes& codes);
 
-// Norms: without a weight (nullptr) rows are only divided by their root mean square. y may be x, and total x or y; if it
-// is, some members may be idle where there are few rows: otherwise all of them read a row and each writes a part.
+// Norms: without a weight (nullptr) rows are only divided by their root mean square. y may be x, and total x or y; if
+// it is, some members may be idle where there are few rows: otherwise all of them read a row and each writes a part.
 void rms_norm(const Member&, Rows x, const float* weight, int rows, int width, float eps, Rows y);
 void rms_norm_quantise(const Member&, Rows x, const float* weight, int rows, int width, float eps, const Grouping&,
                        const Codes& codes);
 // total = x + y, and its norm.
-void add_rms_norm(const Member&, Rows x, Rows y, const float* weight, int rows, int width, float eps, Rows total, Rows out);
-void add_rms_norm_quantise(const Member&, Rows x, Rows y, const float* weight, int rows, int width, float eps, Rows total,
-                           const Grouping&, const Codes& codes);
+void add_rms_norm(const Member&, Rows x, Rows y, const float* weight, int rows, int width, float eps, Rows total,
+                  Rows out);
+void add_rms_norm_quantise(const Member&, Rows x, Rows y, const float* weight, int rows, int width, float eps,
+                           Rows total, const Grouping&, const Codes& codes);
 
 // Value by value; out may be any of the inputs.
 void add(const Member&, Rows x, Rows y, int rows, int width, Rows out);

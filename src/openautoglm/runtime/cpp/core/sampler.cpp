@@ -59,8 +59,8 @@ Bound bound_among(Candidate* first, Candidate* last, double goal, const Measure&
     return bound;
 }
 
-// The bound of the fewest of the largest whose number (MASS: whose share of the mass) reaches `goal`: first the bucket of
-// logits in which it lies, then the place among its ids.
+// The bound of the fewest of the largest whose number (MASS: whose share of the mass) reaches `goal`: first the bucket
+// of logits in which it lies, then the place among its ids.
 template <bool MASS> Bound find_bound(const Kernels& kernels, const Row& row, double goal) {
     const float scale = kBuckets * row.slope / kFar;
     std::fill(row.buckets, row.buckets + kBuckets, 0.);
@@ -69,7 +69,8 @@ template <bool MASS> Bound find_bound(const Kernels& kernels, const Row& row, do
     int bucket = 0;
     while (bucket < kBuckets && row.buckets[bucket] < goal) goal -= row.buckets[bucket++];
     if (bucket == kBuckets) return {-kInfinity, 0};  // all together do not reach it
-    const int found = kernels.collect(row.logits, row.weights, row.count, row.peak, scale, kBuckets, bucket, row.candidates);
+    const int found = kernels.collect(row.logits, row.weights, row.count, row.peak, scale, kBuckets, bucket,
+                                      row.candidates);
     Candidate *first = row.candidates, *last = first + found;
     if (!MASS) return bound_among(first, last, goal, [](const Candidate&) { return 1.; });
     last = std::remove_if(first, last, [](const Candidate& x) { return x.weight == 0; });

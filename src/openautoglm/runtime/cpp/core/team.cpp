@@ -28,7 +28,8 @@ void settle(int cpu, int nice) {
         cpu_set_t set;
         CPU_ZERO(&set);
         CPU_SET(cpu, &set);
-        (void)pthread_setaffinity_np(pthread_self(), sizeof(set), &set);  // a wish: a processor that is gone is no fault
+        // a wish: a processor that is gone is no fault
+        (void)pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
     }
     if (nice != 0) (void)setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), nice);
 }

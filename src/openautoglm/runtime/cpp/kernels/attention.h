@@ -30,7 +30,8 @@ struct CachedInt8 {
     static Vec load_at(const Value* p) { return load_int8(p); }
 };
 
-template <class F> void write_cache_as(const CacheView& cache, int64_t block, const float* key, const float* value, int offset) {
+template <class F>
+void write_cache_as(const CacheView& cache, int64_t block, const float* key, const float* value, int offset) {
     using Value = typename F::Value;
     const int dims = cache.head_dim, token = offset % kSegment;
     const int64_t first = (block * cache.page_size + offset - token) * dims;  // of the token's segment
@@ -136,7 +137,8 @@ inline float weigh_block(const Queries& all, int q, int padded, int seen) {
 }
 
 // out = out * factor + the weighted values of a block, for N queries, sixteen dimensions at a time.
-template <int N, class F> inline void mix_block(const Queries& all, int q, const Tokens<F>& block, const float* factors) {
+template <int N, class F>
+inline void mix_block(const Queries& all, int q, const Tokens<F>& block, const float* factors) {
     constexpr int wide = kSegment / Vec::lanes;
     const float* weights[N];
     for (int n = 0; n < N; ++n) weights[n] = all.score(q + n);

@@ -15,6 +15,8 @@ namespace {
 
 #include "kernels/formats_avx512.h"
 
+#include "kernels/tiles.h"
+
 #include "kernels/product.h"
 
 #include "kernels/quantise.h"

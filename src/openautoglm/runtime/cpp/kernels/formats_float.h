@@ -1,7 +1,5 @@
 // fp32 and bf16 weights as the product sees them: activations stay fp32. Included inside the namespace of a path.
 //
-inline int fewer(int64_t a, int64_t b) { return static_cast<int>(a < b ? a : b); }
-
 // A format says how one register of packed weights (a line has 128 bytes: 32 outputs of four bytes) becomes `steps`
 // registers of weights, and how a step is multiplied by an item, four bytes of a row that all outputs share.
 

@@ -1,7 +1,8 @@
 // What a processor can do at most, to hold the kernels against. Included inside the namespace of a path.
 
 // As many products as a loop over registers does, at least `products`; returns how many. CHAINS sums hide the latency.
-template <int CHAINS, class Register, class Once> inline int64_t burn(int64_t products, int64_t each, Register x, const Once& once) {
+template <int CHAINS, class Register, class Once>
+inline int64_t burn(int64_t products, int64_t each, Register x, const Once& once) {
     Register sums[CHAINS];
     for (Register& sum : sums) sum = x;
     int64_t done = 0;
@@ -21,7 +22,9 @@ int64_t burn_int8(int64_t products) {
 }
 
 int64_t burn_fp32(int64_t products) {
-    return burn<10>(products, int64_t{Vec::lanes}, spread(0.5f), [](const Vec& x, const Vec& sum) { return muladd(x, x, sum); });
+    return burn<10>(products, int64_t{Vec::lanes}, spread(0.5f), [](const Vec& x, const Vec& sum) {
+        return muladd(x, x, sum);
+    });
 }
 
 // Read `count` bytes; returns a sum of them, so that somebody needs them.

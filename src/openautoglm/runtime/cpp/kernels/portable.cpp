@@ -13,6 +13,8 @@ namespace {
 
 #include "kernels/formats_portable.h"
 
+#include "kernels/tiles.h"
+
 #include "kernels/product.h"
 
 #include "kernels/quantise.h"

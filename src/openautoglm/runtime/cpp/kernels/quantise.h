@@ -1,6 +1,6 @@
-// Activations to int8, one scale per row and group: the largest magnitude becomes 127, rounded to nearest, ties to even.
-// Every path gives the same codes and scales. A group with a value that is not finite gets a scale that is not a number,
-// so that the row's outputs say so. Included inside the namespace of a path.
+// Activations to int8, one scale per row and group: the largest magnitude becomes 127, rounded to nearest, ties to
+// even. Every path gives the same codes and scales. A group with a value that is not finite gets a scale that is not a
+// number, so that the row's outputs say so. Included inside the namespace of a path.
 
 constexpr float kRounder = 12582912.f;       // 1.5 * 2^23: adding and taking it away rounds to a whole number
 constexpr uint32_t kInfinity = 0x7F800000u;

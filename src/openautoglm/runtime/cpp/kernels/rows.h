@@ -1,4 +1,4 @@
-// Operators on single rows: norms, sums, rotary, gates, table rows, what sampling needs. Included inside the namespace of a path.
+// Operators on single rows: norms, sums, rotary, gates, table rows. Included inside the namespace of a path.
 
 constexpr float kLeastExponent = -87.f, kMostExponent = 88.f;
 
@@ -50,10 +50,11 @@ float sum_squares(const float* x, int width) {
 
 // Call one(i, load, store) for every register of a row; what is left over at its end goes over a buffer.
 template <class One> inline void each(int width, const One& one) {
-    along(width, [&](int i) { one([&](const float* p) { return load(p + i); }, [&](float* p, Vec v) { store(p + i, v); }); },
-          [&](int i, int n) {
-              one([&](const float* p) { return load_part(p + i, n); }, [&](float* p, Vec v) { store_part(p + i, v, n); });
-          });
+    along(width, [&](int i) {
+        one([&](const float* p) { return load(p + i); }, [&](float* p, Vec v) { store(p + i, v); });
+    }, [&](int i, int n) {
+        one([&](const float* p) { return load_part(p + i, n); }, [&](float* p, Vec v) { store_part(p + i, v, n); });
+    });
 }
 
 void scale_row(const float* x, const float* weight, float factor, int width, float* y) {

@@ -11,7 +11,8 @@ size_t to_line(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // A row of items, apart from a power of two, so that rows do not meet in the cache.
 int64_t item_stride(const PackedView& view) {
-    const size_t each = view.width > 0 ? size_t{2} * view.width : view.inputs % 2 ? sizeof(float) * (view.inputs + 1) : 0;
+    const size_t padded = view.inputs % 2 ? sizeof(float) * (view.inputs + 1) : 0;
+    const size_t each = view.width > 0 ? size_t{2} * view.width : padded;
     return each == 0 ? 0 : static_cast<int64_t>(to_line(each) + 64);
 }
 

@@ -37,9 +37,9 @@ struct Codes {
 
 enum class CacheFormat : uint8_t { fp32, bf16, int8 };
 
-// Keys and values of one layer. Of each page, for each kv head, segments of sixteen tokens: keys [head_dim, 16], so that
-// scores of neighbouring tokens come out side by side; values [head_dim / 16, 16 tokens, 16 dimensions]. int8 has a scale
-// per token.
+// Keys and values of one layer. Of each page, for each kv head, segments of sixteen tokens: keys [head_dim, 16], so
+// that scores of neighbouring tokens come out side by side; values [head_dim / 16, 16 tokens, 16 dimensions]. int8 has
+// a scale per token.
 struct CacheView {
     CacheFormat format;
     int pages, page_size, kv_heads, head_dim;
@@ -97,12 +97,13 @@ struct Kernels {
     int (*argmax)(const float* x, int width);
     // e ^ ((x - most) * slope) of each into y (where y is given); the sum, block of 256 after block, in fp64
     double (*exponentials)(const float* x, float most, float slope, int width, float* y);
-    // of each bucket, (peak - logit) * scale without its fraction, the last for all beyond: the weights of its logits, or
-    // their number where there are no weights, added to sums [buckets]
-    void (*tally)(const float* logits, const float* weights, int width, float peak, float scale, int buckets, double* sums);
+    // of each bucket, (peak - logit) * scale without its fraction, the last for all beyond: the weights of its logits,
+    // or their number where there are no weights, added to sums [buckets]
+    void (*tally)(const float* logits, const float* weights, int width, float peak, float scale, int buckets,
+                  double* sums);
     // the ids of one bucket in their order; returns how many
-    int (*collect)(const float* logits, const float* weights, int width, float peak, float scale, int buckets, int bucket,
-                   Candidate* found);
+    int (*collect)(const float* logits, const float* weights, int width, float peak, float scale, int buckets,
+                   int bucket, Candidate* found);
     // weights to zero where values are below `least`
     void (*clear_below)(const float* values, float least, int width, float* weights);
     // of each kSumBlock weights their sum

@@ -54,8 +54,8 @@ inline Vec unless_below(Vec x, Vec least, Vec value) {
 }
 // Whether any lane is at least `least` and below `most`.
 inline bool any_within(Vec x, Vec least, Vec most) {
-    const __m256 inside = _mm256_and_ps(_mm256_cmp_ps(x.v, least.v, _CMP_GE_OQ), _mm256_cmp_ps(x.v, most.v, _CMP_LT_OQ));
-    return _mm256_movemask_ps(inside) != 0;
+    const __m256 enough = _mm256_cmp_ps(x.v, least.v, _CMP_GE_OQ), below = _mm256_cmp_ps(x.v, most.v, _CMP_LT_OQ);
+    return _mm256_movemask_ps(_mm256_and_ps(enough, below)) != 0;
 }
 // Floats without their fractions, as whole numbers.
 inline void store_whole(int32_t* p, Vec a) {

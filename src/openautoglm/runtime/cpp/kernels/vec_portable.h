@@ -86,7 +86,13 @@ inline float from_half(uint16_t half) {
     const float small = static_cast<float>(fraction) * 0x1p-24f;
     return sign ? -small : small;
 }
-inline Vec load_halves(const uint16_t* p) { Vec r; AUTOGLM_EACH r.at[i] = from_half(p[i]); return r; }
+inline Vec load_halves(const uint16_t* p) {
+    uint16_t raw[Vec::lanes];
+    __builtin_memcpy(raw, p, sizeof(raw));
+    Vec r;
+    AUTOGLM_EACH r.at[i] = from_half(raw[i]);
+    return r;
+}
 // Whole numbers, -127..127, into bytes.
 inline void store_int8(int8_t* p, Vec a) { AUTOGLM_EACH p[i] = static_cast<int8_t>(static_cast<int32_t>(a.at[i])); }
 
@@ -98,7 +104,13 @@ struct Ints {
 inline Ints spread_int(int32_t x) { Ints r; AUTOGLM_EACH r.at[i] = static_cast<uint32_t>(x); return r; }
 inline Ints load_ints(const int32_t* p) { Ints r; __builtin_memcpy(&r, p, sizeof(r)); return r; }
 inline void store_ints(int32_t* p, Ints a) { __builtin_memcpy(p, &a, sizeof(a)); }
-inline Ints load_points(const uint16_t* p) { Ints r; AUTOGLM_EACH r.at[i] = p[i]; return r; }
+inline Ints load_points(const uint16_t* p) {
+    uint16_t raw[Vec::lanes];
+    __builtin_memcpy(raw, p, sizeof(raw));
+    Ints r;
+    AUTOGLM_EACH r.at[i] = raw[i];
+    return r;
+}
 inline Ints times(Ints a, Ints b) { AUTOGLM_EACH a.at[i] *= b.at[i]; return a; }
 inline Vec to_floats(Ints a) {
     Vec r;
