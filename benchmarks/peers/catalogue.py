@@ -63,7 +63,7 @@ OURS = (
     _ours("int4 g32, int4 head", 4, quantise=_recipe("int4", 32, "int4")),
     _ours("int4 g128", 4, quantise=_recipe("int4", 128, "int8")),
     _ours("bf16", 16, whole=True, dtype="bf16"),
-    _ours("fp32", 32, shapes=("S",), whole=True, dtype="fp32"),
+    _ours("fp32", 32, shapes=("S",), whole=True, dtype="fp32", cache="fp32"),
 )
 
 LLAMA = tuple(

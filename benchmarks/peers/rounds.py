@@ -78,8 +78,8 @@ def choose(records: Sequence[Record], shape: str, variants: Sequence[Variant]) -
 
 def run_round(launcher: Launcher, shape: str, variants: Sequence[Variant], chosen: dict[str, list[str]], number: int,
               schedule: Schedule) -> None:
-    """Time every chosen variant; each round begins with another one."""
-    turn = number % max(1, len(variants))
+    """Time every chosen variant; each round begins with the next one."""
+    turn = (number - 1) % max(1, len(variants))
     for variant in (*variants[turn:], *variants[:turn]):
         measures = _measures(variant, shape, chosen.get(variant.key, []), number, schedule)
         if measures and not schedule.over:
