@@ -72,7 +72,7 @@ def measure_limits(launcher: Launcher, number: int) -> None:
 
 def run(options: argparse.Namespace, shapes: dict[str, list[Variant]]) -> Launcher:
     """The trial where none is kept, then the rounds."""
-    launcher = Launcher(options.work, options.threads)
+    launcher = Launcher(options.work, options.threads, lambda records: save(options, records))
     schedule = Schedule(options.repeats, options.whole, options.quick, not options.no_serving)
     kept = options.work / "trial.json"
     chosen = {}
@@ -94,13 +94,13 @@ def run(options: argparse.Namespace, shapes: dict[str, list[Variant]]) -> Launch
         measure_limits(launcher, number)
         for shape, variants in shapes.items():
             run_round(launcher, shape, variants, chosen[shape], number, schedule)
-        if options.out:
-            save(options, launcher.records)
     return launcher
 
 
 def save(options: argparse.Namespace, records: list[Record]) -> None:
-    """Write the records, and what they were measured on."""
+    """Write the records, and what they were measured on, where a file was asked for."""
+    if options.out is None:
+        return
     facts = {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "threads": options.threads,
              "machine": processor(), "python": platform.python_version(),
              "versions": {name: versions(options.work, name) for name in ("transformers", "llama", "openvino")}}

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,11 @@ class Record:
 
 @dataclass
 class Launcher:
-    """Starts runners and keeps what they say."""
+    """Starts runners, keeps what they say, and after each shows it to `keep`, so that a run cut short is not lost."""
 
     work: Path
     threads: int
+    keep: Callable[[list[Record]], object] = len
     records: list[Record] = field(default_factory=list)
 
     def run(self, variant: Variant, shape: str, number: int, measures: list[str], limit_s: float) -> None:
@@ -60,6 +62,7 @@ class Launcher:
         found = ", ".join(_words(line) for line in lines)
         print(f"[{shape} {number}] {variant.key}, {time.perf_counter() - begin:.0f} s: {found}"
               f"{'' if code == 0 else ' FAILED: ' + problem}", flush=True)
+        self.keep(self.records)
 
     def _communicate(self, engine: str, job: str, limit_s: float) -> tuple[list[dict[str, Any]], int, str]:
         """Lines of JSON, exit code, and the last words of a process that failed."""
