@@ -182,3 +182,12 @@ def test_shapes_that_do_not_fit_are_refused(module: ModuleType) -> None:
         team.quantised_rows_linear(weight, codes, scales, sums, out)
     with pytest.raises(ValueError, match="groups do not divide"):
         team.quantise_rows(np.empty((2, 64), np.float32), 48, codes, scales, sums)
+
+
+def test_arrays_side_by_side_do_not_overlap(module: ModuleType) -> None:
+    memory = np.zeros((4, 256), np.float32)
+    weight = reference.make_weight(np.random.default_rng(4), "fp32", 128, 128, 0)
+    team, packed = module.Team(1), module.Packed(weight.packed)
+    team.linear(packed, memory[:2, 128:], memory[2:, :128])  # the stride of x leads into out, its rows do not
+    with pytest.raises(ValueError, match="must not overlap"):
+        team.linear(packed, memory[:2, 128:], memory[1:3, :128])
