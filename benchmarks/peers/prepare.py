@@ -19,6 +19,8 @@ def prepare(work: Path, shapes: Iterable[str], engines: list[str]) -> None:
     """
     for name in dict.fromkeys(name for engine in engines for name in ENVIRONMENTS_OF[engine]):
         make_environment(work, name)
+    if "ours" in engines:  # as pip does with what it installs, the peers' packages among it
+        subprocess.run([python_of(work, "ours"), "-m", "compileall", "-q", source_of("ours")], check=True)
     for shape in shapes:
         folder = work / "models" / shape
         folder.mkdir(parents=True, exist_ok=True)

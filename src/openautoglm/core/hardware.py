@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
-import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +74,8 @@ def probe(root: Path = Path("/")) -> Machine:
         limit_bytes=limit,
         isa=_isa(root / "proc/cpuinfo"),
         gpus=_gpus(),
-        python=platform.python_version(),
-        platform=f"{platform.system()} {platform.machine()}",
+        python=".".join(map(str, sys.version_info[:3])),
+        platform=f"{os.uname().sysname} {os.uname().machine}",
     )
 
 
@@ -123,6 +122,8 @@ def output(program: str, *arguments: str, timeout_s: float = 3.0) -> str | None:
     path = shutil.which(program)
     if path is None:
         return None
+    import subprocess  # takes milliseconds to import, which a start without such a program need not spend
+
     try:
         done = subprocess.run([path, *arguments], capture_output=True, text=True, errors="replace",
                               timeout=timeout_s, check=False)

@@ -11,6 +11,7 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kPage = 4096;
+constexpr size_t kHugeFrom = size_t{16} << 20;  // smaller blocks are often used in part, and small pages come as needed
 
 size_t round_up(size_t bytes, size_t to) {
     if (bytes > SIZE_MAX - to) throw std::bad_alloc();
@@ -34,7 +35,7 @@ uint8_t* map_aligned(size_t bytes, size_t alignment) {
 
 Memory::Memory(size_t bytes) : bytes_(bytes) {
     if (bytes == 0) return;
-    const bool huge = bytes >= kHugePage / 2;
+    const bool huge = bytes >= kHugeFrom;
     mapped_ = round_up(bytes, huge ? kHugePage : kPage);
     data_ = map_aligned(mapped_, huge ? kHugePage : kPage);
 #ifdef MADV_HUGEPAGE
