@@ -16,7 +16,7 @@ NATIVE   := CMakeLists.txt $(shell find src/openautoglm/runtime -name '*.cpp' -o
 $(READY): constraints.txt pyproject.toml $(NATIVE)
 	$(PYTHON) -c 'import sys; sys.exit("CPython 3.11 or later is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e '.[train,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e '.[train,serve,dev]'
 	touch $@
 
 demo: $(READY)  ## a dirty data set becomes a small GLM: cleaned, searched, trained, scored, exported
