@@ -104,9 +104,7 @@ def best_target(spec: GlmSpec) -> str:
 
         if torch.cuda.is_available():
             return "torch:cuda"
-    missing = why_not() if native_module() is None else ""
-    if not missing and spec.head_dim % NATIVE_HEADS:
-        missing = f"the native runtime takes heads of a multiple of {NATIVE_HEADS}, this model has {spec.head_dim}"
+    missing = why_not_native(spec)
     if not missing:
         return "native"
     if not installed("torch"):
@@ -114,6 +112,27 @@ def best_target(spec: GlmSpec) -> str:
                             remedy="install g++ and the package again, or openautoglm[train] for torch")
     _log.warning("%s; torch serves in its place, slower", missing)
     return "torch:cpu"
+
+
+def why_not_native(spec: GlmSpec) -> str:
+    """Why the native runtime cannot run a model, one sentence; empty where it can."""
+    if native_module() is None:
+        return why_not()
+    if spec.head_dim % NATIVE_HEADS:
+        return f"the native runtime takes heads of a multiple of {NATIVE_HEADS}, this model has {spec.head_dim}"
+    return ""
+
+
+def pack(folder: str | Path, program: ProgramSettings | None = None) -> Path:
+    """Write the packed file that `open_engine` finds with the same settings, so that it converts no weights.
+
+    Raises:
+        BundleError, SpecError, GraphError, ResourceError: as `openautoglm.runtime.native_load.pack_checkpoint`.
+    """
+    from openautoglm.runtime.native_load import pack_checkpoint
+
+    path, settings = Path(folder), program or ProgramSettings()
+    return pack_checkpoint(path, settings.quantise, settings.dtype or stored_type(path), threads=settings.threads)
 
 
 def cache_pages(spec: GlmSpec, settings: ProgramSettings, cache: CacheFormat) -> int:

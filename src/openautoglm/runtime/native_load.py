@@ -17,6 +17,7 @@ from openautoglm.graph.ir import Graph
 from openautoglm.graph.recipe import Quantisation
 from openautoglm.graph.rewrite import rewrite
 from openautoglm.graph.rules.registry import rules_for
+from openautoglm.models.card import note_file
 from openautoglm.models.checkpoint import read_spec
 from openautoglm.runtime.cache import CacheShape
 from openautoglm.runtime.memory import fewer_pages, free_bytes, least_pages, refuse
@@ -89,6 +90,8 @@ def pack_checkpoint(folder: str | Path, quantise: Quantisation | None = None, dt
                     threads: int | None = None) -> Path:
     """Write the packed weights of a checkpoint beside it, for programs that are loaded with the same recipe and type.
 
+    In a bundle its hash is put on the card, so that copies of the bundle hold it too.
+
     Args:
         quantise: as of `load_program`.
         dtype: of matrices that are not quantised.
@@ -106,6 +109,7 @@ def pack_checkpoint(folder: str | Path, quantise: Quantisation | None = None, dt
     prepared = Prepared(graph, plan, checkpoint)
     path = Path(folder) / file_name(plan)
     write_packed(path, prepared.lowered.items, checkpoint, plan, prepared.extension, prepared.team)
+    note_file(path.parent, path.name)
     return path
 
 
