@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -17,6 +18,7 @@ from openautoglm.core.errors import BundleError, GraphError, ResourceError
 from openautoglm.runtime import streaming
 from openautoglm.runtime.load import load_program
 from openautoglm.runtime.native_load import pack_checkpoint
+from openautoglm.runtime.tensors import read_header
 
 MIB = 1 << 20
 
@@ -73,6 +75,20 @@ def test_a_file_that_shrinks_is_a_fault_of_the_step(large: Any, tmp_path: Path) 
     os.truncate(path, path.stat().st_size - 4 * MIB)  # the last layers' weights are gone, and the head
     with pytest.raises(BundleError, match="is shorter than it was"):
         take_stages(program, steps=4)
+
+
+@pytest.mark.parametrize("mebibytes", [2, 7, 100])
+def test_damaged_weights_are_found_when_they_are_read_first(large: Any, tmp_path: Path, mebibytes: int) -> None:
+    folder = shutil.copytree(large[0], tmp_path / "model")
+    path = next(folder.glob("packed-*.safetensors"))
+    last = max((entry.offset, name) for name, entry in read_header(path).entries.items() if not name.endswith(".rows"))
+    with path.open("r+b") as file:
+        file.seek(last[0] + 64 + 1000)
+        file.write(b"\xff" * 4)
+    plain = load(large, load="copy").facts
+    limit = mebibytes * MIB + plain.activation_bytes + plain.cache_bytes
+    with pytest.raises(BundleError, match=f"{re.escape(last[1])} is damaged"):
+        Reader(load((folder, large[1]), load="stream", memory_limit=limit), range(4)).step({"a": [1, 2]})
 
 
 def take_stages(program: Any, steps: int) -> None:

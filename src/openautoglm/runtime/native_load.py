@@ -6,6 +6,7 @@ what is used and may drop it again. ``stream``: see `runtime/streaming.py`. ``au
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from openautoglm.runtime.cache import CacheShape
 from openautoglm.runtime.memory import fewer_pages, free_bytes, least_pages, refuse
 from openautoglm.runtime.native_lower import Bound
 from openautoglm.runtime.native_program import NativeProgram, Prepared
-from openautoglm.runtime.packed_files import PackedFile, file_name, open_packed, read_into, write_packed
+from openautoglm.runtime.packed_files import PackedFile, file_name, open_packed, write_packed
 from openautoglm.runtime.packing import LINE, Bytes, Item, fill
 from openautoglm.runtime.program import ComputeType, Facts, Plan
 from openautoglm.runtime.streaming import Streamer
@@ -143,17 +144,25 @@ def _copied(prepared: Prepared, checkpoint: Checkpoint, packed: PackedFile | Non
     for item in prepared.lowered.items:
         places[item] = block[at:at + item.bytes]
         at += -(-item.bytes // LINE) * LINE
-    if packed is None:
+    if packed is None or not _read(packed, places):
         for item, out in places.items():
             fill(item, checkpoint, out, prepared.extension, prepared.team)
-    else:
-        with ThreadPoolExecutor(_READERS) as readers:
-            jobs = [readers.submit(read_into, packed.path, packed.offset(item), out) for item, out in places.items()]
-            for job in jobs:
-                job.result()
     for bound in prepared.lowered.bounds():
         bind(prepared, bound, places[bound.item])
     return NativeProgram(prepared, "copy", prepared.facts())
+
+
+def _read(packed: PackedFile, places: Mapping[Item, Bytes]) -> bool:
+    """Read all weights of a packed file into memory; False if it is damaged: it is told, and left alone."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        jobs = [readers.submit(packed.read, item, out) for item, out in places.items()]
+    try:
+        for job in jobs:
+            job.result()
+    except BundleError as error:
+        _log.warning("a packed file is not used: %s", error)
+        return False
+    return True
 
 
 def _mapped(prepared: Prepared, packed: PackedFile) -> NativeProgram:
