@@ -19,6 +19,7 @@ from openautoglm.models.checkpoint import read_spec, stored_type
 from openautoglm.models.spec import GlmSpec
 from openautoglm.runtime.cache import CacheFormat, CacheShape
 from openautoglm.runtime.load import load_program
+from openautoglm.runtime.memory import resident_bytes
 from openautoglm.runtime.native import native_module, why_not
 from openautoglm.runtime.program import ComputeType, LoadMode
 
@@ -44,7 +45,7 @@ class ProgramSettings(Settings):
         max_rows: most token rows of a step.
         max_wanted: most rows of a step that give logits, so the most sequences that decode together.
         load: of the native target: copy weights into memory, map or stream a packed file, or decide by the memory.
-        memory_limit: bytes for weights, cache and activations.
+        memory_limit: bytes for the process: what it holds already, weights, cache and activations.
         threads: of the native target; the cores that may be used when None.
         nice: added to the priority of the threads.
     """
@@ -142,7 +143,7 @@ def cache_pages(spec: GlmSpec, settings: ProgramSettings, cache: CacheFormat) ->
     page = CacheShape(spec.layers, spec.kv_heads, spec.head_dim, PAGE_SIZE, 1, cache).page_bytes
     free = probe().available_bytes
     if settings.memory_limit is not None:
-        free = min(free, settings.memory_limit)
+        free = min(free, max(settings.memory_limit - resident_bytes(), 0))
     longest = -(-spec.max_positions // PAGE_SIZE)
     affordable = int(min(free * CACHE_SHARE, MOST_CACHE_BYTES)) // page
     return max(1, min(settings.max_wanted * longest, max(affordable, min(longest, 4 * affordable))))

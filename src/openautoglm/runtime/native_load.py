@@ -64,7 +64,7 @@ def lower(graph: Graph, checkpoint: Checkpoint, plan: Plan) -> NativeProgram:
 
 
 def adapt(graph: Graph, checkpoint: Checkpoint, plan: Plan, limit: int) -> Plan:
-    """Make a plan smaller until its program takes at most `limit` bytes: fewer pages, then streamed weights.
+    """Make a plan smaller until the process takes at most `limit` bytes with it: fewer pages, then streamed weights.
 
     Raises:
         ResourceError: it does not fit at all; the remedy says what would.
@@ -77,7 +77,7 @@ def adapt(graph: Graph, checkpoint: Checkpoint, plan: Plan, limit: int) -> Plan:
     smaller = None if plan.load == "stream" else fewer_pages(facts, plan, limit)
     if smaller is not None:
         return smaller
-    room = limit - facts.activation_bytes - cache.bytes
+    room = limit - facts.base_bytes - facts.activation_bytes - cache.bytes
     if plan.load not in ("auto", "stream") or room < LEAST_STREAMED:
         raise refuse(facts, plan, limit)
     if _fitting(prepared, checkpoint) is None:
@@ -171,7 +171,7 @@ def _mapped(prepared: Prepared, packed: PackedFile) -> NativeProgram:
         start = packed.offset(bound.item)
         bind(prepared, bound, whole[start:start + bound.item.bytes])
     facts = prepared.facts()
-    return NativeProgram(prepared, "map", Facts(0, facts.cache_bytes, facts.activation_bytes, facts.weight_bytes))
+    return NativeProgram(prepared, "map", replace(facts, weight_bytes=0, mapped_bytes=facts.weight_bytes))
 
 
 def bind(prepared: Prepared, bound: Bound, weight: Bytes) -> None:

@@ -13,18 +13,18 @@ import queue
 import threading
 import weakref
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openautoglm.core.errors import ResourceError
 from openautoglm.core.log import get
 from openautoglm.graph.ir import Graph
 from openautoglm.runtime.checksums import Checksums
-from openautoglm.runtime.memory import free_bytes
+from openautoglm.runtime.memory import block_bytes, block_within, free_bytes
 from openautoglm.runtime.native_program import NativeProgram, Prepared
 from openautoglm.runtime.packed_files import PackedFile, read_at
 from openautoglm.runtime.packing import LINE, Bytes, Item
-from openautoglm.runtime.program import Facts, Plan
+from openautoglm.runtime.program import Plan
 from openautoglm.runtime.tensors import Checkpoint
 
 _log = get(__name__)
@@ -59,13 +59,14 @@ class Streamer:
     def __init__(self, graph: Graph, plan: Plan, checkpoint: Checkpoint, packed: PackedFile) -> None:
         self.plan, self.packed = plan, packed
         budget = plan.stream_bytes or (BUFFERS + 1) * STAGE_BYTES
-        self.prepared = Prepared(graph, plan, checkpoint, most_bytes=max(1, min(STAGE_BYTES, budget // (BUFFERS + 1))))
+        each = block_within(max(1, min(STAGE_BYTES, budget // (BUFFERS + 1))))
+        self.prepared = Prepared(graph, plan, checkpoint, most_bytes=each)
         self.native = self.prepared.lowered.native
         small, large = self._rows()
         self.sums = Checksums(packed, self.prepared.lowered.items)
-        self.stages = _stages(self.prepared, packed, min(STAGE_BYTES, budget // (BUFFERS + 1)))
-        widest = max(stage.bytes for stage in self.stages)
-        passes = small + sum(stage.bytes for stage in self.stages) > budget
+        self.stages = _stages(self.prepared, packed, each)
+        widest = block_bytes(max(stage.bytes for stage in self.stages))
+        passes = small + sum(block_bytes(stage.bytes) for stage in self.stages) > budget
         room = budget - small - (BUFFERS * widest if passes else 0)
         if room < 0:
             raise ResourceError(f"{budget} bytes are too few for streamed weights, at least {small + BUFFERS * widest} "
@@ -75,8 +76,7 @@ class Streamer:
         self.reader = _Reader(packed, passing, self._buffers(widest) if passing else [], self.sums)
         weakref.finalize(self, self.reader.stop)
         held = small + kept + (BUFFERS * widest if passing else 0)
-        facts = self.prepared.facts()
-        self.facts = Facts(held, facts.cache_bytes, facts.activation_bytes, large)
+        self.facts = replace(self.prepared.facts(), weight_bytes=held, mapped_bytes=large)
 
     def program(self) -> NativeProgram:
         """The program."""
@@ -120,13 +120,13 @@ class Streamer:
         handle = os.open(self.packed.path, os.O_RDONLY)
         try:
             for stage in self.stages:
-                if kept + stage.bytes > room:
+                if kept + block_bytes(stage.bytes) > room:
                     break
                 memory: Bytes = self.prepared.extension.Block(max(stage.bytes, 1)).array
                 _read(handle, stage, memory, self.sums)
                 for number, _, size, at in stage.weights:
                     self.native.bind_weight(number, memory[at:at + size])
-                stage.memory, kept = memory, kept + stage.bytes
+                stage.memory, kept = memory, kept + block_bytes(stage.bytes)
         finally:
             os.close(handle)
         return kept
