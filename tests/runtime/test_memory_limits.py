@@ -59,13 +59,14 @@ def test_the_cache_takes_its_share_of_what_is_left(monkeypatch: pytest.MonkeyPat
     assert cache_pages(spec, ProgramSettings(memory_limit=50 * MIB), "bf16") == 1
 
 
-@pytest.mark.parametrize(("size", "takes"), [(0, 0), (1000, 1000), (MIB - 1, MIB - 1), (MIB, 2 * MIB),
-                                             (2 * MIB, 2 * MIB), (2 * MIB + 1, 4 * MIB)])
+@pytest.mark.parametrize(("size", "takes"), [(0, 0), (1000, 1000), (3 * MIB, 3 * MIB),
+                                             (16 * MIB - 1, 16 * MIB - 1), (16 * MIB, 16 * MIB),
+                                             (16 * MIB + 1, 18 * MIB)])
 def test_blocks_are_rounded_to_large_pages(size: int, takes: int) -> None:
     assert memory.block_bytes(size) == takes
 
 
-@pytest.mark.parametrize("room", [0, 1, MIB - 1, MIB, 2 * MIB - 1, 2 * MIB, 5 * MIB])
+@pytest.mark.parametrize("room", [0, 1, MIB, 16 * MIB - 1, 16 * MIB, 17 * MIB, 18 * MIB])
 def test_the_largest_block_that_fits_is_the_largest(room: int) -> None:
     best = memory.block_within(room)
     assert memory.block_bytes(best) <= room

@@ -17,7 +17,7 @@ _log = get(__name__)
 _LEAST_TOKENS = 512
 OVERHEAD_BYTES = 8 << 20
 """What comes with a program and is not counted singly: stacks of threads, the allocator, lists of calls, rounding."""
-_HUGE_PAGE = 2 << 20
+_HUGE_PAGE, _HUGE_FROM = 2 << 20, 16 << 20
 
 
 def free_bytes() -> int:
@@ -54,13 +54,13 @@ def resident_bytes() -> int:
 
 
 def block_bytes(size: int) -> int:
-    """What a block of the extension takes: from half a large page (2 MiB) on, whole ones."""
-    return size if size < _HUGE_PAGE // 2 else -(-size // _HUGE_PAGE) * _HUGE_PAGE
+    """What a block of the extension takes: from 16 MiB on, whole large pages (2 MiB)."""
+    return size if size < _HUGE_FROM else -(-size // _HUGE_PAGE) * _HUGE_PAGE
 
 
 def block_within(room: int) -> int:
     """The largest size of which `block_bytes` says that it fits into `room` bytes."""
-    return room // _HUGE_PAGE * _HUGE_PAGE or min(room, _HUGE_PAGE // 2 - 1)
+    return room if room < _HUGE_FROM else room // _HUGE_PAGE * _HUGE_PAGE
 
 
 def fewer_pages(facts: Facts, plan: Plan, limit: int) -> Plan | None:

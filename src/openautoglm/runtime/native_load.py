@@ -82,8 +82,9 @@ def adapt(graph: Graph, checkpoint: Checkpoint, plan: Plan, limit: int) -> Plan:
         raise refuse(facts, plan, limit)
     if _fitting(prepared, checkpoint) is None:
         raise refuse(facts, plan, limit, f"; or {_PACK}, then its weights can be streamed")
-    _log.warning("weights of %d bytes are streamed from disk, and the cache has %d pages in place of %d: %d bytes are "
-                 "the limit", facts.weight_bytes, cache.pages, plan.cache.pages, limit)
+    fewer = "" if cache.pages == plan.cache.pages else f", the cache has {cache.pages} pages, not {plan.cache.pages}"
+    _log.warning("%d bytes of weights are streamed from disk%s: %d bytes are the limit", facts.weight_bytes, fewer,
+                 limit)
     return replace(plan, load="stream", stream_bytes=room, cache=cache)
 
 
