@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runtime_models import Reader, random_ids, write_checkpoint
+from runtime_models import Reader, random_ids, tiny_spec, write_checkpoint
 from safetensors.numpy import load_file
 
 from openautoglm.core.errors import BundleError
@@ -165,6 +165,29 @@ def test_damage_behind_the_headers_is_found_wherever_weights_are_read(checkpoint
     if name != "model.embed_tokens.weight.rows":  # mapped, so it is not read as a whole
         with pytest.raises(BundleError, match="is damaged"):
             logits(folder, checkpoint[1], load="stream")
+
+
+@pytest.mark.parametrize(("dtype", "quantise", "shared"), [
+    ("fp32", None, True), ("bf16", None, True), ("fp32", Quantisation(head="fp32"), True),
+    ("fp32", Quantisation(head="bf16"), True), ("bf16", Quantisation(head="bf16"), True), ("bf16", RECIPE, True),
+    ("bf16", Quantisation(), False)],
+    ids=["fp32", "bf16", "int8-fp32", "int8-bf16-of-fp32", "int8-bf16", "recipe", "int8"])
+def test_a_tied_head_is_held_once_where_it_is_as_exact(extension: Any, tmp_path: Path, dtype: Any, quantise: Any,
+                                                       shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tiny_spec(tied=True, vocab_size=120, hidden_size=64)  # the last panel is not full
+    write_checkpoint(tmp_path, spec)
+    ours: dict[str, Any] = {"dtype": dtype, "quantise": quantise}
+    once = load(tmp_path, **ours).facts
+    pack_checkpoint(tmp_path, quantise, dtype, threads=1)
+    names = set(packed_files.read_header(next(tmp_path.glob("packed-*"))).entries)
+    assert any(re.fullmatch(r"model\.embed_tokens\..*rows", name) for name in names) is not shared
+    found = [logits(tmp_path, spec, **ours, load=mode) for mode in ("copy", "map", "stream")]
+    monkeypatch.setattr("openautoglm.runtime.native_lower.tied_item", lambda *_: None)
+    twice = load(tmp_path, **ours, load="copy").facts
+    table = spec.vocab_size * spec.hidden_size * (4 if (quantise.head if quantise else dtype) == "fp32" else 2)
+    assert twice.weight_bytes - once.weight_bytes == (table if shared else 0)
+    apart = logits(tmp_path, spec, **ours, load="copy")
+    assert all(np.array_equal(one, apart) for one in found)
 
 
 def test_verifying_needs_no_extension_and_knows_other_weights(checkpoint: Any, folder: Path, packed: Path,

@@ -22,7 +22,6 @@ from openautoglm.models.card import note_file
 from openautoglm.models.checkpoint import read_spec
 from openautoglm.runtime.cache import CacheShape
 from openautoglm.runtime.memory import fewer_pages, free_bytes, least_pages, refuse
-from openautoglm.runtime.native_lower import Bound
 from openautoglm.runtime.native_program import NativeProgram, Prepared
 from openautoglm.runtime.packed_files import PackedFile, file_name, open_packed, write_packed
 from openautoglm.runtime.packing import LINE, Bytes, Item, fill
@@ -149,7 +148,7 @@ def _copied(prepared: Prepared, checkpoint: Checkpoint, packed: PackedFile | Non
         for item, out in places.items():
             fill(item, checkpoint, out, prepared.extension, prepared.team)
     for bound in prepared.lowered.bounds():
-        bind(prepared, bound, places[bound.item])
+        prepared.bind(bound, places[bound.item])
     return NativeProgram(prepared, "copy", prepared.facts())
 
 
@@ -170,13 +169,6 @@ def _mapped(prepared: Prepared, packed: PackedFile) -> NativeProgram:
     whole = packed.map()
     for bound in prepared.lowered.bounds():
         start = packed.offset(bound.item)
-        bind(prepared, bound, whole[start:start + bound.item.bytes])
+        prepared.bind(bound, whole[start:start + bound.item.bytes])
     facts = prepared.facts()
     return NativeProgram(prepared, "map", replace(facts, weight_bytes=0, mapped_bytes=facts.weight_bytes))
-
-
-def bind(prepared: Prepared, bound: Bound, weight: Bytes) -> None:
-    """Tell a program where the bytes of a weight lie."""
-    piece = weight[bound.first:bound.first + bound.bytes]
-    native = prepared.lowered.native
-    (native.bind_weight if bound.item.kind == "packed" else native.bind_tensor)(bound.number, piece)

@@ -12,7 +12,7 @@ from openautoglm.core.errors import GraphError
 from openautoglm.graph.ir import Graph, Node, Value
 from openautoglm.runtime.buffers import Buffers, Place, assign
 from openautoglm.runtime.kernels import kernel_of
-from openautoglm.runtime.packing import HEADER_BYTES, PANEL, Item, packed_item, rows_item
+from openautoglm.runtime.packing import HEADER_BYTES, PANEL, Item, packed_item, rows_item, tied_item
 from openautoglm.runtime.program import Plan
 from openautoglm.runtime.tensors import Checkpoint
 
@@ -29,6 +29,7 @@ class Bound:
         first: bytes of the item that come before what is bound; a packed matrix's header always does.
         bytes: that are bound.
         rows: of the matrix that are bound.
+        taken: a packed matrix of which single rows are taken, as of a table.
     """
 
     item: Item
@@ -36,6 +37,7 @@ class Bound:
     first: int
     bytes: int
     rows: int
+    taken: bool = False
 
 
 @dataclass
@@ -127,9 +129,6 @@ class _Lowering:
     def native_place(self, place: Place) -> Any:
         return self.native.Place(place.space, place.wanted, place.offset, place.stride, place.width, place.group)
 
-    def norm(self, weight: Value) -> Bound:
-        return self.rows_of(weight, exact=True)
-
     def rows_of(self, value: Value, *, exact: bool) -> Bound:
         """Plain rows, declared at their first use."""
         known = self.rows.get((value, exact))
@@ -138,6 +137,14 @@ class _Lowering:
             number = self.program.declare_tensor(item.format, item.rows, item.columns)
             known = self.rows[value, exact] = Bound(self._item(item), number, 0, item.bytes, item.rows)
         return known
+
+    def head_of(self, table: Value) -> Bound | None:
+        """The packed head that holds what a table holds, for rows to be taken of it; None: there is none."""
+        item = tied_item(self.graph, rows_item(table, self.checkpoint, self.plan, exact=False), self.plan)
+        if item is None:
+            return None
+        number = self.program.declare_weight(item.format, item.rows, item.columns)
+        return Bound(self._item(item), number, HEADER_BYTES, item.bytes - HEADER_BYTES, item.rows, taken=True)
 
     def packed_of(self, weight: Value, bias: Value | None) -> list[Bound]:
         """A packed matrix, declared at its first use: in one piece, or in several of at most `most_bytes`."""
@@ -173,8 +180,8 @@ Made = list[tuple[Any, list[Bound]]]
 
 def _embedding(lowering: _Lowering, node: Node) -> Made:
     call = lowering.call("embedding", node.inputs[:1], node.outputs)
-    table = lowering.rows_of(node.inputs[1], exact=False)
-    call.tensor = table.number
+    table = lowering.head_of(node.inputs[1]) or lowering.rows_of(node.inputs[1], exact=False)
+    call.weight, call.tensor = (table.number, -1) if table.taken else (-1, table.number)
     return [(call, [table])]
 
 
@@ -188,7 +195,7 @@ def _norm(kind: str, inputs: int) -> Callable[[_Lowering, Node], Made]:
     def make(lowering: _Lowering, node: Node) -> Made:
         call = lowering.call(kind, node.inputs[:inputs], _codes_once(node))
         call.eps = float(node.attributes["eps"])  # type: ignore[arg-type]
-        bound = [lowering.norm(weight) for weight in node.inputs[inputs:]]
+        bound = [lowering.rows_of(weight, exact=True) for weight in node.inputs[inputs:]]
         if bound:
             call.tensor = bound[0].number
         return [(call, bound)]

@@ -18,8 +18,8 @@ from openautoglm.graph.ir import Graph
 from openautoglm.runtime.layout import Int32, Layout
 from openautoglm.runtime.memory import base_bytes
 from openautoglm.runtime.native import REMEDY, native_module, why_not
-from openautoglm.runtime.native_lower import Lowered, lower_graph
-from openautoglm.runtime.packing import LINE
+from openautoglm.runtime.native_lower import Bound, Lowered, lower_graph
+from openautoglm.runtime.packing import LINE, Bytes
 from openautoglm.runtime.program import Facts, Float32, Plan, check_pages, check_step
 from openautoglm.runtime.tensors import Checkpoint
 
@@ -108,6 +108,11 @@ class Prepared:
     def weight_bytes(self) -> int:
         """Bytes of all weights, each at a multiple of 64."""
         return sum(-(-item.bytes // LINE) * LINE for item in self.lowered.items)
+
+    def bind(self, bound: Bound, weight: Bytes) -> None:
+        """Tell the program where the bytes of a weight lie."""
+        native, piece = self.lowered.native, weight[bound.first:bound.first + bound.bytes]
+        (native.bind_weight if bound.item.kind == "packed" else native.bind_tensor)(bound.number, piece)
 
     def facts(self) -> Facts:
         """What the program takes: all weights copied."""

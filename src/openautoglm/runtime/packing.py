@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openautoglm.core.errors import BundleError
-from openautoglm.graph.ir import Value
+from openautoglm.graph.ir import Graph, Value
 from openautoglm.graph.sources import Concat, Format, Quantised, Source, Tensor, tensors
 from openautoglm.runtime.program import Plan
 from openautoglm.runtime.tensors import Bf16, Checkpoint, Float32, to_bf16
@@ -107,6 +107,17 @@ def rows_item(value: Value, checkpoint: Checkpoint | None, plan: Plan, *, exact:
     if stored == "BF16" and not exact:
         format = "bf16"
     return Item(f"{value.name}.rows", "rows", source, None, rows, columns, format)
+
+
+def tied_item(graph: Graph, table: Item, plan: Plan) -> Item | None:
+    """The packed matrix of a linear, a tied head, that holds the rows of a table as exactly as the table would."""
+    source = table.source.of if isinstance(table.source, Quantised) else table.source
+    for node in graph.nodes:
+        if node.operator in ("linear", "quantised_linear") and len(node.inputs) == 2:
+            item = packed_item(node.inputs[1], None, plan)
+            if item.source == source and item.format in ("fp32", table.format):
+                return item
+    return None
 
 
 def fill(item: Item, checkpoint: Checkpoint, out: Bytes, native: Any, team: Any) -> None:

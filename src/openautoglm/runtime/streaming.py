@@ -97,8 +97,8 @@ class Streamer:
 
     def _rows(self) -> tuple[int, int]:
         """Bind what is not packed: vectors are read, tables mapped; return the bytes of both."""
-        whole, numbers = self.packed.map(), {bound.item: bound.number for bound in self.prepared.lowered.bounds()
-                                             if bound.item.kind == "rows"}
+        whole, bounds = self.packed.map(), self.prepared.lowered.bounds()
+        numbers = {bound.item: bound.number for bound in bounds if bound.item.kind == "rows"}
         vectors = [item for item in numbers if item.rows == 1]
         block = self.prepared.extension.Block(sum(_lines(item) for item in vectors)).array
         at = large = 0
@@ -112,6 +112,11 @@ class Streamer:
             else:
                 large += item.bytes
             self.native.bind_tensor(number, weight)
+        for bound in bounds:
+            if bound.taken:
+                start = self.packed.offset(bound.item)
+                self.prepared.bind(bound, whole[start:start + bound.item.bytes])
+                large += bound.bytes
         return at, large
 
     def _keep(self, room: int) -> int:
@@ -196,7 +201,7 @@ def _stages(prepared: Prepared, packed: PackedFile, most_bytes: int) -> list[Sta
     """Neighbouring calls whose weights take at most `most_bytes`, or one call that takes more."""
     stages = [Stage(0, 0)]
     for call, bounds in enumerate(prepared.lowered.calls):
-        pieces = [bound for bound in bounds if bound.item.kind == "packed"]
+        pieces = [bound for bound in bounds if bound.item.kind == "packed" and not bound.taken]
         if stages[-1].weights and stages[-1].bytes + sum(bound.bytes for bound in pieces) > most_bytes:
             stages.append(Stage(call, call))
         for bound in pieces:

@@ -210,6 +210,28 @@ void gather(const Member& member, const Table& table, const int32_t* numbers, in
     });
 }
 
+void gather_packed(const Member& member, const PackedView& matrix, const int32_t* numbers, int rows, Rows out) {
+    over_pieces(member, rows, matrix.inputs, [&](int64_t r, int64_t first, int64_t last) {
+        const uint8_t* panel = matrix.panels + numbers[r] / kPanel * matrix.panel_bytes + sizeof(PanelHead);
+        const int lane = numbers[r] % kPanel;
+        float* y = out[r];
+        if (matrix.format == Format::fp32) {
+            const float* values = reinterpret_cast<const float*>(panel) + lane;
+            for (int64_t i = first; i < last; ++i) y[i] = values[i * kPanel];
+            return;
+        }
+        const uint32_t* pairs = reinterpret_cast<const uint32_t*>(panel) + lane;  // the lower input in the lower half
+        auto put = [y](int64_t i, uint32_t bits) { std::memcpy(y + i, &bits, sizeof(bits)); };
+        if (first % 2 != 0) put(first, pairs[first / 2 * kPanel] & 0xffff0000u);
+        for (int64_t i = (first + 1) / 2; i < last / 2; ++i) {
+            const uint32_t pair = pairs[i * kPanel];
+            put(2 * i, pair << 16);
+            put(2 * i + 1, pair & 0xffff0000u);
+        }
+        if (last % 2 != 0) put(last - 1, pairs[last / 2 * kPanel] << 16);
+    });
+}
+
 void gather_rows(const Member& member, Rows x, const int32_t* numbers, int rows, int width, Rows out) {
     over_pieces(member, rows, width, [&](int64_t r, int64_t first, int64_t last) {
         std::memcpy(out[r] + first, x[numbers[r]] + first, sizeof(float) * (last - first));

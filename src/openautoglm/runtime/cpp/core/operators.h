@@ -99,6 +99,8 @@ struct Table {
 };
 // Copy rows `numbers` of a table; the numbers are below its entries.
 void gather(const Member&, const Table& table, const int32_t* numbers, int rows, int width, Rows out);
+// The same of a packed matrix of fp32 or bf16: values of a row lie a panel's width apart.
+void gather_packed(const Member&, const PackedView& matrix, const int32_t* numbers, int rows, Rows out);
 // Copy rows `numbers` of x.
 void gather_rows(const Member&, Rows x, const int32_t* numbers, int rows, int width, Rows out);
 

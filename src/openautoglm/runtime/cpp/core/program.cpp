@@ -75,8 +75,10 @@ void Program::add(Call call) {
     check_resources(call);
     check_shapes(call);
     reserve_for(call);
-    if (call.kind == Kind::embedding)
-        vocabulary_ = static_cast<int>(std::min<int64_t>(vocabulary_, tensors_[call.tensor].rows));
+    if (call.kind == Kind::embedding) {
+        const int64_t rows = call.weight >= 0 ? weights_[call.weight].outputs : tensors_[call.tensor].rows;
+        vocabulary_ = static_cast<int>(std::min<int64_t>(vocabulary_, rows));
+    }
     for (const Place& place : call.outputs)
         if (place.space == Space::logits) logits_width_ = static_cast<int>(place.stride);
     calls_.push_back(std::move(call));

@@ -27,6 +27,8 @@ void Program::execute(const Call& call, const Member& member, std::atomic<int64_
     if (rows == 0) return;
     switch (call.kind) {
         case Kind::embedding: {
+            if (call.weight >= 0)
+                return gather_packed(member, weights_[call.weight], args_.ids, rows, rows_at(call.outputs[0]));
             const Tensor& tensor = tensors_[call.tensor];
             const Table table{tensor.format, tensor.data, nullptr, tensor.rows};
             return gather(member, table, args_.ids, rows, call.outputs[0].width, rows_at(call.outputs[0]));
