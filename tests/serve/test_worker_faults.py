@@ -79,6 +79,20 @@ def test_killed_mid_stream(bundle_path: Path) -> None:
     run(work())
 
 
+def test_killed_while_it_embeds(bundle_path: Path) -> None:
+    async def work() -> None:
+        async with serving(bundle_path) as worker:
+            task = asyncio.create_task(worker.embed([[7] * 8000] * 20))
+            await until(lambda: worker.active == 1)
+            os.kill(pid(worker), signal.SIGKILL)
+            with pytest.raises(EngineLost):
+                await task
+            await until(lambda: worker.ready)
+            assert len(await worker.embed([[7, 8]])) == 1
+
+    run(work())
+
+
 def test_while_it_is_down_requests_are_told_so(bundle_path: Path) -> None:
     async def work() -> None:
         async with serving(bundle_path, backoff_s=30.0, most_backoff_s=30.0) as worker:

@@ -8,6 +8,7 @@ from array import array
 from dataclasses import astuple
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,15 +16,18 @@ from serve_tools import STATS, run
 
 from openautoglm.engine.request import Decoding, Piece
 from openautoglm.serve.backend import Order
-from openautoglm.serve.faults import BadRequest, ClientGone, EngineLost, Overloaded, TimedOut
+from openautoglm.serve.faults import BadRequest, ClientGone, EngineLost, Overloaded, TimedOut, Unsupported
 from openautoglm.serve.worker.calls import Call
 from openautoglm.serve.worker.frames import framed
+from openautoglm.serve.worker.letters import parts_of
 from openautoglm.serve.worker.link import Link
 from openautoglm.serve.worker.messages import (
     TO_ENGINE,
     Ask,
     Beat,
     Cancel,
+    Embed,
+    Embedded,
     Hello,
     Message,
     Ping,
@@ -108,6 +112,39 @@ def test_a_reader_that_waits_is_woken_at_each_step() -> None:
             assert await waiting == Piece(0, (token,))
 
     run(work())
+
+
+def test_hidden_states_come_in_one_message() -> None:
+    async def work() -> None:
+        made, pipe = link()
+        task = asyncio.create_task(made.embed([[5, 6], [7]]))
+        await asyncio.sleep(0)
+        assert pipe.sent == [Embed(1, numbers(5, 6, 7), (2, 1))]
+        tell(made, Embedded(1, 2, np.arange(4, dtype=np.float32).tobytes()))
+        assert (await task).tolist() == [[0.0, 1.0], [2.0, 3.0]]
+        short = asyncio.create_task(made.embed([[5], [6]]))
+        await asyncio.sleep(0)
+        tell(made, Embedded(2, 2, np.arange(2, dtype=np.float32).tobytes()))
+        with pytest.raises(EngineLost):
+            await short
+        refused = asyncio.create_task(made.embed([[5]]))
+        await asyncio.sleep(0)
+        tell(made, Refused(3, "unsupported", "no states", None, None, None))
+        with pytest.raises(Unsupported):
+            await refused
+        with pytest.raises(BadRequest):
+            await made.embed([[2**40]])
+        assert made.active == 0
+
+    run(work())
+
+
+def test_many_texts_are_cut_into_messages() -> None:
+    texts = [[1] * size for size in (5, 400_000, 700_000, 2, *[1] * 40)]
+    parts = list(parts_of(texts))
+    assert [text for part in parts for text in part] == texts
+    assert [len(part) for part in parts] == [2, 32, 10]
+    assert list(parts_of([[1]])) == [[[1]]]
 
 
 def test_leaving_is_told_once_for_all_that_leave_together() -> None:
@@ -279,11 +316,11 @@ def test_beats_without_steps_are_a_hang_and_with_steps_are_none() -> None:
 def test_slow_steps_are_given_time() -> None:
     async def work() -> None:
         made, _ = link(stall_s=1, start_s=50)
-        assert made.patience_s == 1
+        assert made.progress.patience_s == 1
         tell(made, Beat(1, True, 2.0, HOW))
-        assert made.patience_s == 16
+        assert made.progress.patience_s == 16
         tell(made, Beat(2, True, 100.0, HOW))
-        assert made.patience_s == 50
+        assert made.progress.patience_s == 50
 
     run(work())
 

@@ -48,7 +48,7 @@ WRONG: dict[str, dict[str, list[Any]]] = {
              "pieces": [((1, 0, (5,), (), ()),), ((1, 0, (-5,), (), (), None),), ((1, 999, (), (), (), None),),
                         ((1, 0, (5,), (float("nan"),), (), None),), ((1, 0, (), (), (), "exploded"),), (3,)]},
     "Refused": {"kind": ["MemoryError", 3], "retry_after_s": [-1, float("nan")]},
-    "Embedded": {"hidden": [0], "rows": [b"123", []]},
+    "Embedded": {"hidden": [0, 3], "rows": [b"123", []]},
     "Beat": {"busy": [1, None], "slow_s": [-1.0, float("nan")], "stats": [(1,) * 99, ("a",) * 22, (-1,) * 22, None]},
 }
 CASES = [(kind, field, number) for kind, wrong in WRONG.items() for field, values in wrong.items()

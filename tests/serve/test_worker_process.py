@@ -13,6 +13,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from serve_tools import ENDLESS, answers, run, until
@@ -323,6 +324,38 @@ def test_an_idle_engine_costs_nothing(bundle_path: Path) -> None:
             after = sum(engine.cpu_times()[:2]), sum(server.cpu_times()[:2])
             assert after[0] - before[0] < 0.1
             assert after[1] - before[1] < 0.1
+        finally:
+            await worker.close()
+
+    run(work())
+
+
+def test_embeddings_are_the_bare_engines(bundle_path: Path, opened: Opened) -> None:
+    async def work() -> None:
+        worker = Worker(bundle_path, SETTINGS)
+        await worker.start()
+        try:
+            texts = [list(range(3, 4 + number % 40)) for number in range(70)]
+            streams = [worker.stream(Order((5, number), ENDLESS)) for number in range(4)]
+            await asyncio.gather(*(anext(stream) for stream in streams))
+            found, more = await asyncio.gather(worker.embed(texts), worker.embed(texts[:3]))
+            assert opened.engine.embedder is not None
+            made = opened.engine.embedder.submit(texts)
+            while not made.done:
+                opened.engine.turn()
+            assert np.abs(found - made.result()).max() < 1e-5
+            assert np.abs(more - found[:3]).max() < 1e-5
+            for wrong, kind in (([[]], BadRequest), ([[5] * 9000], TooLong), ([[-1]], BadRequest), ([], BadRequest)):
+                with pytest.raises(kind):
+                    await worker.embed(wrong)
+            for stream in streams:
+                await stream.aclose()
+            leaving = asyncio.create_task(worker.embed([[7] * 8000] * 20))
+            await until(lambda: worker.active == 1)
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+            await until(lambda: worker.stats.pages_held == 0 and worker.stats.decoding == 0)
         finally:
             await worker.close()
 

@@ -28,7 +28,7 @@ class _Text:
     of: Embedding
     pages: list[int] = field(default_factory=list)
     computed: int = 0
-    sum_H: Float64 | None = None
+    total: Float64 | None = None
 
     @property
     def left(self) -> int:
@@ -58,7 +58,7 @@ class Embedding:
         """
         if self.error is not None:
             raise self.error
-        means = [text.sum_H / len(text.ids) for text in self.texts if text.sum_H is not None]
+        means = [text.total / len(text.ids) for text in self.texts if text.total is not None]
         return np.stack(means).astype(np.float32)
 
     def end(self, error: AutoGLMError | None = None) -> None:
@@ -87,7 +87,8 @@ class Embedder:
         """Whether there is nothing to compute."""
         return not (self._waiting or self._running)
 
-    def submit(self, prompts: Sequence[Sequence[int]], listener: Callable[[Embedding], None] | None = None) -> Embedding:
+    def submit(self, prompts: Sequence[Sequence[int]],
+               listener: Callable[[Embedding], None] | None = None) -> Embedding:
         """Queue texts; `listener` is told within `step` when they are done.
 
         Raises:
@@ -168,7 +169,7 @@ class Embedder:
         first = 0
         for text, count in given:
             more_H: Float64 = states_RH[first:first + count].sum(0, dtype=np.float64)
-            text.sum_H = more_H if text.sum_H is None else text.sum_H + more_H
+            text.total = more_H if text.total is None else text.total + more_H
             text.computed += count
             first += count
             if not text.left:

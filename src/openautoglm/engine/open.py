@@ -18,7 +18,7 @@ from openautoglm.graph.recipe import Quantisation
 from openautoglm.models.checkpoint import read_spec, stored_type
 from openautoglm.models.spec import GlmSpec
 from openautoglm.runtime.cache import CacheFormat, CacheShape
-from openautoglm.runtime.load import load_program
+from openautoglm.runtime.load import load_hidden, load_program
 from openautoglm.runtime.native import native_module, why_not
 from openautoglm.runtime.program import ComputeType, LoadMode
 
@@ -92,7 +92,7 @@ def open_engine(folder: str | Path, program: ProgramSettings | None = None, engi
         path, target, dtype=dtype, quantise=settings.quantise, cache=cache, page_size=PAGE_SIZE, pages=pages,
         max_rows=settings.max_rows, max_wanted=settings.max_wanted, load=settings.load,
         memory_limit=settings.memory_limit, threads=settings.threads, nice=settings.nice)
-    return Engine(loaded, engine, stop_ids=stop_ids, vocab_size=vocab_size)
+    return Engine(loaded, engine, stop_ids=stop_ids, vocab_size=vocab_size, hidden=lambda: load_hidden(path, loaded))
 
 
 def best_target(spec: GlmSpec) -> str:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from openautoglm.core.errors import BundleError, ResourceError
+from openautoglm.core.errors import BundleError, GraphError, ResourceError
 from openautoglm.core.log import get
 from openautoglm.graph.build import build
 from openautoglm.graph.ir import Graph
@@ -59,6 +59,27 @@ def lower(graph: Graph, checkpoint: Checkpoint, plan: Plan) -> NativeProgram:
     if mode == "map":
         return _mapped(prepared, packed)
     return Streamer(graph, plan, checkpoint, packed).program()
+
+
+def share(graph: Graph, checkpoint: Checkpoint, plan: Plan, program: NativeProgram) -> NativeProgram:
+    """Make a program on the weights, the threads and the cache of another one.
+
+    Raises:
+        ResourceError: the weights are streamed.
+        GraphError: the graph has weights which the other program has not, or in another form.
+    """
+    if not program.weights:
+        raise ResourceError("streamed weights cannot be shared", where="load",
+                            remedy="load with more memory, so that weights are copied or mapped")
+    prepared = Prepared(graph, plan, checkpoint, beside=program.prepared)
+    for bound in prepared.lowered.bounds():
+        place = program.weights.get(bound.item.form)
+        if place is None:
+            raise GraphError("is no weight of the other program", where=bound.item.name,
+                             remedy="use the rules with which it was loaded")
+        bind(prepared, bound, place)
+    return NativeProgram(prepared, program.load, Facts(0, 0, prepared.facts().activation_bytes),
+                         weights=program.weights)
 
 
 def adapt(graph: Graph, checkpoint: Checkpoint, plan: Plan, limit: int) -> Plan:
@@ -149,16 +170,18 @@ def _copied(prepared: Prepared, checkpoint: Checkpoint, packed: PackedFile | Non
                 job.result()
     for bound in prepared.lowered.bounds():
         bind(prepared, bound, places[bound.item])
-    return NativeProgram(prepared, "copy", prepared.facts())
+    return NativeProgram(prepared, "copy", prepared.facts(), weights={item.form: place
+                                                                      for item, place in places.items()})
 
 
 def _mapped(prepared: Prepared, packed: PackedFile) -> NativeProgram:
     whole = packed.map()
+    places = {item: whole[packed.offset(item):packed.offset(item) + item.bytes] for item in prepared.lowered.items}
     for bound in prepared.lowered.bounds():
-        start = packed.offset(bound.item)
-        bind(prepared, bound, whole[start:start + bound.item.bytes])
+        bind(prepared, bound, places[bound.item])
     facts = prepared.facts()
-    return NativeProgram(prepared, "map", Facts(0, facts.cache_bytes, facts.activation_bytes, facts.weight_bytes))
+    return NativeProgram(prepared, "map", Facts(0, facts.cache_bytes, facts.activation_bytes, facts.weight_bytes),
+                         weights={item.form: place for item, place in places.items()})
 
 
 def bind(prepared: Prepared, bound: Bound, weight: Bytes) -> None:

@@ -28,6 +28,7 @@ LINE = 64
 HEADER_BYTES, PANEL, _HEAD_BYTES, _GROUP_HEAD_BYTES = 64, 32, 256, 64
 _CODED = ("int8", "int4")
 Bytes = NDArray[np.uint8]
+Form = tuple[str, str, int, int, str, int, bool]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Item:
         if self.kind == "rows":
             return self.rows * self.columns * (4 if self.format == "fp32" else 2)
         return packed_bytes(self.format, self.rows, self.columns, self.group, symmetric=self.symmetric)
+
+    @property
+    def form(self) -> Form:
+        """What it is called and how it lies in memory, however it is made."""
+        return self.name, self.kind, self.rows, self.columns, self.format, self.group, self.symmetric
 
     @cached_property
     def digest(self) -> str:

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openautoglm.core.errors import AutoGLMError, ResourceError
+from openautoglm.core.errors import AutoGLMError, GraphError, ResourceError
 from openautoglm.engine.async_engine import AsyncEngine
 from openautoglm.engine.engine import Engine
 from openautoglm.engine.grammar import GrammarCompiler
 from openautoglm.engine.request import Piece
 from openautoglm.engine.stats import Stats
 from openautoglm.engine.text_stream import Decode
-from openautoglm.serve.faults import Fault, Overloaded, TimedOut, Unavailable, Unsupported
+from openautoglm.serve.faults import BadRequest, Fault, Overloaded, TimedOut, Unavailable, Unsupported
 from openautoglm.serve.intake import Intake, told
 from openautoglm.serve.orders import Facts, GrammarText, Order, probe_order
 from openautoglm.serve.pace import Pace, Watch
@@ -157,42 +157,61 @@ class InProcess:
 
     async def stream(self, order: Order) -> AsyncGenerator[Piece, None]:
         """See `Backend`."""
-        if not self._open:
-            raise Unavailable("the engine has not started, or is ending", remedy="try again later", retry_after_s=1)
+        self._check_open()
         now = self._engine.now()
-        self._active += 1
-        try:
-            if order.grammar is None:
-                request = self._intake.prepare(order, now)
-            else:
-                request = await asyncio.to_thread(self._intake.prepare, order, now)
-            begun = False
-            async with aclosing(self._engine.stream(request)) as pieces:
-                async for piece in pieces:
-                    if piece.finish == "deadline" and not (begun or piece.ids):
-                        raise late()
-                    begun = True
-                    yield piece
-            self._pace.note(time.monotonic())
-        except Fault:
-            raise
-        except ResourceError as error:
-            raise Overloaded("the queue is full", remedy="try again later", retry_after_s=self._pace.retry_after_s(
-                self.stats.waiting, time.monotonic())) from error
-        except AutoGLMError as error:
-            raise told(error) from error
-        finally:
-            self._active -= 1
-            if not self._active:
-                self._nobody.set()
+        with self._under_way():
+            try:
+                if order.grammar is None:
+                    request = self._intake.prepare(order, now)
+                else:
+                    request = await asyncio.to_thread(self._intake.prepare, order, now)
+                begun = False
+                async with aclosing(self._engine.stream(request)) as pieces:
+                    async for piece in pieces:
+                        if piece.finish == "deadline" and not (begun or piece.ids):
+                            raise late()
+                        begun = True
+                        yield piece
+                self._pace.note(time.monotonic())
+            except Fault:
+                raise
+            except ResourceError as error:
+                raise Overloaded("the queue is full", remedy="try again later", retry_after_s=self._pace.retry_after_s(
+                    self.stats.waiting, time.monotonic())) from error
+            except AutoGLMError as error:
+                raise told(error) from error
 
     async def embed(self, prompts: Sequence[Sequence[int]]) -> Embeddings:
         """See `Backend`."""
-        raise Unsupported("this model's program gives no hidden states", where="model")
+        self._check_open()
+        if not prompts:
+            raise BadRequest("is empty", where="input", remedy="give at least one text")
+        self._intake.check_texts(prompts)
+        with self._under_way():
+            try:
+                return await self._engine.embed(prompts)
+            except (GraphError, ResourceError) as error:
+                raise Unsupported(f"this model gives no hidden states: {error.message}", where="model") from error
+            except AutoGLMError as error:
+                raise told(error) from error
 
     async def probe(self, timeout_s: float) -> None:
         """See `Backend`."""
         await probe(self, timeout_s)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise Unavailable("the engine has not started, or is ending", remedy="try again later", retry_after_s=1)
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        self._active += 1
+        try:
+            yield
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._nobody.set()
 
 
 async def probe(backend: Backend, timeout_s: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -55,6 +56,24 @@ class Intake:
         return Request(request.prompt, request.decoding, request.priority, request.deadline, state, request.watch,
                        request.salt)
 
+    def check_texts(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Refuse texts whose hidden states cannot be computed.
+
+        Raises:
+            BadRequest, TooLong: one is empty, too long, or holds foreign ids.
+        """
+        limits = self._limits
+        most = min(limits.positions, limits.pages * limits.page_size)
+        for number, ids in enumerate(prompts):
+            if not ids:
+                raise BadRequest("is empty", where=f"input.{number}", remedy="give at least one id")
+            if len(ids) > most:
+                raise TooLong(f"has {len(ids)} tokens, the model takes {most}", where=f"input.{number}",
+                              remedy="shorten the input")
+            if min(ids) < 0 or max(ids) >= limits.embedding:
+                raise BadRequest(f"holds ids outside the vocabulary of {limits.embedding}", where=f"input.{number}",
+                                 remedy="tokenise with the model's own tokenizer")
+
     def _compile(self, asked: GrammarText, order: Order) -> GrammarState:
         if self._compiler is None:
             raise Unsupported("this model has no tokenizer, so answers cannot follow a grammar", where="grammar")
@@ -94,6 +113,8 @@ def told(error: AutoGLMError) -> Fault:
     """The fault that an engine's error is for a client: a grammar's is the client's own, others are the engine's."""
     if isinstance(error, Fault):
         return error
+    if error.where == "model":
+        return Unsupported(error.message, where="model", remedy=error.remedy)
     if error.where == "grammar":
         return BadRequest(error.message, where="grammar", remedy=error.remedy)
     fault = EngineLost(str(error), remedy="send the request again", retry_after_s=1)

@@ -6,6 +6,9 @@ import asyncio
 from array import array
 from collections import deque
 
+import numpy as np
+from numpy.typing import NDArray
+
 from openautoglm.engine.request import Piece
 from openautoglm.serve.backend import late
 from openautoglm.serve.faults import ClientGone, Fault
@@ -22,12 +25,15 @@ class Call:
 
     Attributes:
         over: nothing more comes from the engine.
+        states: fp32 [texts, hidden], where hidden states were asked for.
     """
 
-    __slots__ = ("_begun", "_fault", "_held", "_most", "_pieces", "_tokens", "_waiter", "number", "over", "timer")
+    __slots__ = ("_begun", "_fault", "_held", "_most", "_pieces", "_tokens", "_waiter", "number", "over", "states",
+                 "timer")
 
     def __init__(self, number: int, most: int) -> None:
         self.number, self.over = number, False
+        self.states: NDArray[np.float32] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self._most, self._held, self._begun = most, 0, False
         self._tokens = array("i")

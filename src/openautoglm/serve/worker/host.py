@@ -12,14 +12,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 
 from openautoglm.core import log
-from openautoglm.core.errors import AutoGLMError, ResourceError
-from openautoglm.engine.request import Decoding, Request
-from openautoglm.serve.faults import BadRequest, Fault, Internal, Overloaded
+from openautoglm.core.errors import AutoGLMError, GraphError, ResourceError
+from openautoglm.engine.embed import Embedding
+from openautoglm.engine.request import Request
+from openautoglm.serve.faults import Fault, Internal, Overloaded, Unsupported
 from openautoglm.serve.intake import told
-from openautoglm.serve.orders import GrammarText, Order
+from openautoglm.serve.orders import Order
 from openautoglm.serve.pace import Pace
 from openautoglm.serve.worker.frames import Frames, ProtocolError
-from openautoglm.serve.worker.messages import TO_ENGINE, Ask, Beat, Cancel, Leave, Message, Ping, decode
+from openautoglm.serve.worker.letters import order_of
+from openautoglm.serve.worker.messages import (
+    TO_ENGINE,
+    Ask,
+    Beat,
+    Cancel,
+    Embed,
+    Embedded,
+    Leave,
+    Message,
+    Ping,
+    decode,
+)
 from openautoglm.serve.worker.opening import Opened
 from openautoglm.serve.worker.outbox import Job, Outbox
 
@@ -133,6 +146,8 @@ class Host:
             case Cancel(numbers=numbers):
                 for number in array("i", numbers):
                     self._cancel(number)
+            case Embed():
+                self._embed(message)
             case Ping():
                 self._beat(time.monotonic())
             case Leave():
@@ -141,10 +156,43 @@ class Host:
                 raise ProtocolError(f"a message {type(message).__name__} comes at the wrong time")
         return True
 
-    def _ask(self, message: Ask) -> None:
-        if message.number in self._jobs:
+    def _job(self, number: int) -> Job:
+        if number in self._jobs:
             raise ProtocolError("a number of a request is taken")
-        job = self._jobs[message.number] = Job(message.number)
+        job = self._jobs[number] = Job(number)
+        return job
+
+    def _embed(self, message: Embed) -> None:
+        job, ids, first = self._job(message.number), array("i", message.ids), 0
+        prompts = []
+        for length in message.lengths:
+            prompts.append(ids[first:first + length])
+            first += length
+        if first != len(ids):
+            raise ProtocolError("a message Embed has a wrong lengths")
+        try:
+            embedder = self._engine.embedder
+            if embedder is None:
+                raise Unsupported("this engine gives no hidden states", where="model")
+            self._intake.check_texts(prompts)
+            try:
+                job.embedding = embedder.submit(prompts, lambda made: self._embedded(job, made))
+            except (GraphError, ResourceError) as error:
+                raise Unsupported(f"this model gives no hidden states: {error.message}", where="model") from error
+        except Exception as error:  # whatever it is, it concerns this request alone
+            self._refuse(job, error)
+
+    def _embedded(self, job: Job, made: Embedding) -> None:
+        """Told by the engine when texts are done."""
+        if made.error is not None:
+            self._refuse(job, made.error)
+            return
+        states = made.result()
+        self._jobs.pop(job.number, None)
+        self._outbox.put(Embedded(job.number, states.shape[1], states.tobytes()))
+
+    def _ask(self, message: Ask) -> None:
+        job = self._job(message.number)
         now = self._engine.now()
         try:
             order = order_of(message)
@@ -206,6 +254,8 @@ class Host:
             job.gone = True
             if job.ticket is not None:
                 self._engine.cancel(job.ticket)
+            if job.embedding is not None and self._engine.embedder is not None:
+                self._engine.embedder.cancel(job.embedding)
 
     def _beat(self, now: float) -> None:
         """Say how the engine stands."""
@@ -213,19 +263,3 @@ class Host:
         self._beat_at = now + (_IDLE_BEAT_S if idle else _BEAT_S)
         self._told_steps = self._steps if idle else -1
         self._outbox.put(Beat(self._steps, not idle, max(self._slow_s, self._floor_s), astuple(self._engine.stats)))
-
-
-def order_of(message: Ask) -> Order:
-    """The order that a message carries.
-
-    Raises:
-        BadRequest: its decoding is none.
-    """
-    prompt = array("i", message.prompt)
-    try:
-        decoding = Decoding.model_validate_json(message.decoding)
-    except ValueError as error:
-        raise BadRequest("is no set of options", where="decoding", remedy="see the options of Decoding") from error
-    grammar = GrammarText(*message.grammar) if message.grammar is not None else None
-    return Order(tuple(prompt), decoding, message.priority, message.timeout_s, grammar, message.stops, message.salt,
-                 message.id)

@@ -40,7 +40,7 @@ class Child:
 
     async def leave(self) -> None:
         """Ask it to end; kill it where it does not."""
-        self.link.fail_all(Unavailable("the server is ending", remedy="send the request again", retry_after_s=1))
+        self.link.fail_all(lambda: Unavailable("the server is ending", remedy="try again later", retry_after_s=1))
         self.link.send(Leave())
         await asyncio.wait([self.link.ended], timeout=_LEAVE_S)
         await self.kill("it was told to end")

@@ -6,24 +6,28 @@ import asyncio
 import math
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from openautoglm.core import log
 from openautoglm.engine.request import Piece
 from openautoglm.engine.stats import Stats
 from openautoglm.serve.backend import late
-from openautoglm.serve.faults import KINDS, BadRequest, EngineLost, Fault, Overloaded
-from openautoglm.serve.orders import Facts, Order
+from openautoglm.serve.faults import KINDS, EngineLost, Fault, Overloaded
+from openautoglm.serve.orders import Order
 from openautoglm.serve.pace import Pace
 from openautoglm.serve.worker.calls import Call
 from openautoglm.serve.worker.frames import Frames, ProtocolError, framed
+from openautoglm.serve.worker.letters import letter_of, texts_of
 from openautoglm.serve.worker.messages import (
     FROM_ENGINE,
-    Ask,
     Beat,
     Broken,
     Cancel,
+    Embedded,
     Hello,
     Message,
     Ping,
@@ -32,11 +36,10 @@ from openautoglm.serve.worker.messages import (
     decode,
     encode,
 )
+from openautoglm.serve.worker.progress import Progress
 from openautoglm.serve.worker.settings import WorkerSettings
 
 _log = log.get(__name__)
-_TICKS, _LONGEST_TICK_S = 8, 5.0
-_STEPS_OF_PATIENCE = 8
 _LATE_S = 1.0
 
 
@@ -48,6 +51,7 @@ class Link(asyncio.Protocol):
         ended: why it ended; a request that is under way then has failed.
         stats: how the engine stood when it last said so.
         nobody: no request is under way.
+        progress: of the engine, as far as it is told.
     """
 
     def __init__(self, settings: WorkerSettings) -> None:
@@ -63,10 +67,7 @@ class Link(asyncio.Protocol):
         self._calls: dict[int, Call] = {}
         self._last, self._most = 0, 1
         self._gone = array("i")
-        self._steps, self._heard, self._moved, self._asked = -1, 0, 0, False
-        self._silent_s, self._slow_s = 0.0, 0.0
-
-    # -- the connection ---------------------------------------------------------------------------------------------
+        self.progress = Progress(settings)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
@@ -95,15 +96,13 @@ class Link(asyncio.Protocol):
             self.ended.set_result(why)
         if self._transport is not None:
             self._transport.abort()
-        self.fail_all(lost())
+        self.fail_all(lost)
 
-    def fail_all(self, fault: Fault) -> None:
-        """Fail the requests under way."""
+    def fail_all(self, fault: Callable[[], Fault]) -> None:
+        """Fail the requests under way, each with a fault of its own."""
         for call in list(self._calls.values()):
             self.leave(call)
-            call.fail(fault)
-
-    # -- requests ---------------------------------------------------------------------------------------------------
+            call.fail(fault())
 
     @property
     def active(self) -> int:
@@ -118,19 +117,42 @@ class Link(asyncio.Protocol):
             Overloaded: more requests are under way than queue and engine take.
             BadRequest: the order is outside all bounds.
         """
+        call = self._call()
+        self._begin(call, letter_of(call.number, order))
+        if order.timeout_s is not None:  # the engine keeps deadlines; this is for one that does not answer
+            call.timer = self._loop.call_later(order.timeout_s + _LATE_S, self._expire, call)
+        return call
+
+    async def embed(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Ask for the mean hidden states of texts: fp32 [count, hidden].
+
+        Raises:
+            EngineLost, Overloaded, BadRequest: as `ask`.
+            Unsupported: the model gives none.
+        """
+        call = self._call()
+        self._begin(call, texts_of(call.number, prompts))
+        try:
+            await call.next()
+            if call.states is None or len(call.states) != len(prompts):
+                raise lost()
+            return call.states
+        finally:
+            self.leave(call)
+
+    def _call(self) -> Call:
         if self.ended.done():
             raise lost()
         if len(self._calls) >= self._most:
             raise Overloaded("the queue is full", remedy="try again later", retry_after_s=self._pace.retry_after_s(
                 len(self._calls), time.monotonic()))
         self._last = (self._last + 1) % 2**31
-        call = Call(self._last, self._settings.buffer_tokens)
-        self.send(_ask(call.number, order))
+        return Call(self._last, self._settings.buffer_tokens)
+
+    def _begin(self, call: Call, message: Message) -> None:
+        self.send(message)
         self._calls[call.number] = call
         self.nobody.clear()
-        if order.timeout_s is not None:  # the engine keeps deadlines; this is for one that does not answer
-            call.timer = self._loop.call_later(order.timeout_s + _LATE_S, self._expire, call)
-        return call
 
     def leave(self, call: Call) -> None:
         """Nobody waits for a request any more: cancel it, unless it has ended."""
@@ -157,16 +179,14 @@ class Link(asyncio.Protocol):
         if not self._calls:
             self.nobody.set()
 
-    # -- what comes -------------------------------------------------------------------------------------------------
-
     def _take(self, message: Message) -> None:
-        self._heard += 1
+        self.progress.heard += 1
         match message:
             case Step():
                 self._take_step(message)
             case Beat():
-                self._advance(message.steps, message.busy)
-                self._slow_s = message.slow_s
+                self.progress.advance(message.steps, message.busy)
+                self.progress.slow_s = message.slow_s
                 self.stats = Stats(*message.stats)  # type: ignore[arg-type]
                 self._told.set()
             case Refused():
@@ -175,6 +195,12 @@ class Link(asyncio.Protocol):
                     self._close(call)
                     call.fail(KINDS[message.kind](message.message, where=message.where, remedy=message.remedy,
                                                   retry_after_s=message.retry_after_s))
+            case Embedded():
+                call = self._calls.get(message.number)
+                if call is not None:
+                    self._close(call)
+                    call.states = np.frombuffer(message.rows, np.float32).reshape(-1, message.hidden)
+                    call.end()
             case Hello() | Broken():
                 if self.hello.done():
                     raise ProtocolError("a second Hello")
@@ -183,7 +209,7 @@ class Link(asyncio.Protocol):
                 self.hello.set_result(message)
 
     def _take_step(self, step: Step) -> None:
-        self._advance(step.steps, True)
+        self.progress.advance(step.steps, True)
         calls = self._calls
         numbers, ids = array("i", step.numbers), array("i", step.ids)
         for number, token in zip(numbers, ids, strict=True):
@@ -201,24 +227,10 @@ class Link(asyncio.Protocol):
                 self._pace.note(time.monotonic())
                 call.end()
 
-    # -- progress ---------------------------------------------------------------------------------------------------
-
-    def _advance(self, steps: int, busy: bool) -> None:
-        if steps != self._steps or not busy:
-            self._moved += 1
-        self._steps = steps
-
-    @property
-    def patience_s(self) -> float:
-        """For how long the engine may make no progress."""
-        settings = self._settings
-        steps_s = min(_STEPS_OF_PATIENCE * self._slow_s, settings.start_s)
-        return max(settings.stall_s, 2 * settings.engine.max_wait, steps_s)
-
     @property
     def steady(self) -> bool:
         """Whether the engine has loaded and made progress lately, or is idle and answers."""
-        return self.hello.done() and not self.ended.done() and self._silent_s < self.patience_s / 2
+        return self.hello.done() and not self.ended.done() and self.progress.steady
 
     async def known(self) -> None:
         """Wait until the engine has said how it stands.
@@ -234,21 +246,13 @@ class Link(asyncio.Protocol):
             raise lost()
 
     async def watch(self) -> str:
-        """Watch the engine until it has ended or hangs; returns why.
-
-        Counts ticks of this loop and not the clock, so that a loop which was busy itself blames nobody.
-        """
-        tick_s = min(self._settings.stall_s / _TICKS, _LONGEST_TICK_S)
-        moved, heard = self._moved, self._heard
+        """Watch the engine until it has ended or hangs; returns why."""
         while not self.ended.done():
-            await asyncio.wait([self.ended], timeout=tick_s)
-            self._silent_s = 0.0 if self._moved != moved else self._silent_s + tick_s
-            if self._silent_s >= self.patience_s:
-                self.abandon(f"it has made no progress for {math.ceil(self._silent_s)} s")
-            if self._heard == heard and not self._asked:
+            await asyncio.wait([self.ended], timeout=self.progress.tick_s)
+            if self.progress.tick():
                 self.send(Ping())
-            self._asked = self._heard == heard
-            moved, heard = self._moved, self._heard
+            if self.progress.hangs:
+                self.abandon(f"it has made no progress for {math.ceil(self.progress.silent_s)} s")
         return self.ended.result()
 
 
@@ -256,30 +260,3 @@ def lost() -> EngineLost:
     """The fault of a request whose engine is gone."""
     return EngineLost("the engine was lost while it served this request", remedy="send the request again",
                       retry_after_s=1)
-
-
-def facts_of(hello: Hello) -> Facts:
-    """What an engine serves with."""
-    return Facts(**vars(hello))
-
-
-def ids_of(ids: Sequence[int]) -> bytes:
-    """Ids as int32.
-
-    Raises:
-        BadRequest: some are none.
-    """
-    try:
-        return array("i", ids).tobytes()
-    except (TypeError, OverflowError) as error:
-        raise BadRequest("holds what are no ids", where="prompt", remedy="give integers") from error
-
-
-def _ask(number: int, order: Order) -> Ask:
-    grammar = (order.grammar.kind, order.grammar.text) if order.grammar is not None else None
-    try:
-        return Ask(number, ids_of(order.prompt), order.decoding.model_dump_json(exclude_defaults=True), order.priority,
-                   order.timeout_s, grammar, order.stops, order.salt, order.id)
-    except ProtocolError as error:
-        raise BadRequest("is outside the bounds of an order", where=error.message.rpartition(" ")[2],
-                         remedy="make it smaller") from error

@@ -198,6 +198,11 @@ class Embedded(Message):
     rows: bytes
     checks: ClassVar[Checks] = {"number": _NUMBER, "hidden": whole(1, 1 << 20), "rows": data(MOST_BYTES, 4)}
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.rows) % (4 * self.hidden):
+            raise ProtocolError("a message Embedded has a wrong rows")
+
 
 @dataclass(frozen=True)
 class Beat(Message):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from openautoglm.core import log
+from openautoglm.engine.embed import Embedding
 from openautoglm.engine.request import Piece
 from openautoglm.engine.sequence import Ticket
 from openautoglm.serve.faults import Fault, Internal
@@ -25,14 +26,16 @@ class Job:
     Attributes:
         number: that the server gave it.
         ticket: the engine's; None before it is submitted.
+        embedding: the texts, where hidden states are asked for.
         gone: nobody waits for it any more.
     """
 
-    __slots__ = ("gone", "number", "ticket")
+    __slots__ = ("embedding", "gone", "number", "ticket")
 
     def __init__(self, number: int) -> None:
         self.number, self.gone = number, False
         self.ticket: Ticket | None = None
+        self.embedding: Embedding | None = None
 
 
 class Outbox:

@@ -8,15 +8,18 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from openautoglm.core import log
 from openautoglm.core.errors import AutoGLMError
 from openautoglm.engine.request import Piece
 from openautoglm.engine.stats import Stats
 from openautoglm.serve.backend import Embeddings, probe, wait_for
-from openautoglm.serve.faults import Unavailable, Unsupported
+from openautoglm.serve.faults import BadRequest, Unavailable
 from openautoglm.serve.orders import Facts, Order, probe_order
 from openautoglm.serve.worker.launch import Child, launch
-from openautoglm.serve.worker.link import facts_of
+from openautoglm.serve.worker.letters import facts_of, parts_of
+from openautoglm.serve.worker.link import Link
 from openautoglm.serve.worker.settings import WorkerSettings
 
 _log = log.get(__name__)
@@ -104,10 +107,7 @@ class Worker:
 
     async def stream(self, order: Order) -> AsyncGenerator[Piece, None]:
         """See `Backend`."""
-        if self._child is None or not self._open:
-            raise Unavailable(f"the engine is {'starting again' if self._open else 'ending or has not started'}",
-                              remedy="try again later", retry_after_s=1)
-        link = self._child.link
+        link = self._usable()
         call = link.ask(order)
         try:
             while (piece := await call.next()) is not None:
@@ -117,11 +117,19 @@ class Worker:
 
     async def embed(self, prompts: Sequence[Sequence[int]]) -> Embeddings:
         """See `Backend`."""
-        raise Unsupported("this model's program gives no hidden states", where="model")
+        if not prompts:
+            raise BadRequest("is empty", where="input", remedy="give at least one text")
+        return np.concatenate([await self._usable().embed(part) for part in parts_of(prompts)])
 
     async def probe(self, timeout_s: float) -> None:
         """See `Backend`."""
         await probe(self, timeout_s)
+
+    def _usable(self) -> Link:
+        if self._child is None or not self._open:
+            raise Unavailable(f"the engine is {'starting again' if self._open else 'ending or has not started'}",
+                              remedy="try again later", retry_after_s=1)
+        return self._child.link
 
     async def _launch(self) -> Child:
         """Start a process; it has generated a token when this returns."""
