@@ -63,8 +63,9 @@ class Item:
 
     @property
     def form(self) -> Form:
-        """What it is called and how it lies in memory, however it is made."""
-        return self.name, self.kind, self.rows, self.columns, self.format, self.group, self.symmetric
+        """Of what it is made and how it lies in memory, whatever it is called."""
+        plain = self.source.of if isinstance(self.source, Quantised) else self.source
+        return repr((plain, self.bias)), self.kind, self.rows, self.columns, self.format, self.group, self.symmetric
 
     @cached_property
     def digest(self) -> str:
