@@ -79,12 +79,12 @@ def test_means_are_those_of_transformers(folder: Path, target: str, max_rows: in
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_requests_under_way_are_not_disturbed(folder: Path, target: str) -> None:
-    prompts, long = texts(4, 20, seed=2), Decoding(max_new_tokens=60, ignore_stop=True)
+    prompts, long = texts(4, 20, seed=2), Decoding(max_new_tokens=24, ignore_stop=True)
     expected = opened(folder, target).generate(prompts, long)
     engine = opened(folder, target, max_rows=16, max_wanted=8)
     tickets = [engine.submit(Request(prompt, long)) for prompt in prompts]
     engine.step()
-    given = texts(10, 70)
+    given = texts(6, 40)
     assert np.abs(embed(engine, given) - means(folder, given)).max() < 2e-4
     assert not all(ticket.done for ticket in tickets)
     while not engine.idle:
