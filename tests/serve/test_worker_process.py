@@ -135,14 +135,15 @@ def test_leaving_frees_pages_and_nothing_is_left(bundle_path: Path) -> None:
             streams = [worker.stream(Order((5, number), ENDLESS)) for number in range(20)]
             await asyncio.gather(*(anext(stream) for stream in streams))
             await asyncio.gather(*(stream.aclose() for stream in streams))
-            tasks = [asyncio.create_task(answers(worker, Order((5, number), ENDLESS))) for number in range(20)]
-            await asyncio.sleep(0)
+            tasks = [asyncio.create_task(answers(worker, Order((5, number % 200), ENDLESS))) for number in range(1000)]
+            await asyncio.sleep(0.05)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             assert worker.active == 0
-            await until(lambda: worker.stats.cancelled >= 20 and worker.stats.pages_held == 0)
-            assert worker.stats.generated_tokens < 20 * 8000
+            await until(lambda: worker.stats.cancelled >= 1020 and worker.stats.pages_held == 0)
+            assert worker.stats.waiting == 0
+            assert await answers(worker, Order((5,), Decoding(max_new_tokens=3, ignore_stop=True)))
         finally:
             await worker.close()
 

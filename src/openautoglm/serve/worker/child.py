@@ -35,6 +35,7 @@ def main(path: str, parent: int) -> int:
     die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # prompts do not belong on disk
     faulthandler.enable()
     with socket.socket(socket.AF_UNIX) as link:
         link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
