@@ -152,6 +152,21 @@ def test_waiting_for_company_wakes_up() -> None:
     run(work())
 
 
+def test_who_waits_for_company_holds_nobody_up() -> None:
+    async def work() -> None:
+        async with make(min_batch=3, max_wait=1.0, max_batch=3) as engine:
+            brief = Decoding(max_new_tokens=2, ignore_stop=True)
+            others = [asyncio.create_task(engine.generate(Request([7 + number], brief))) for number in range(2)]
+            long = asyncio.create_task(engine.generate(Request([5], ENDLESS)))
+            await asyncio.gather(*others)
+            late = asyncio.create_task(engine.generate(Request([6], SHORT)))
+            await long
+            assert not late.done(), "it still waits for a third one, or for its second to pass"
+            await late
+
+    run(work())
+
+
 def test_a_caller_whose_loop_is_gone_is_let_go() -> None:
     engine = make(positions=4096, pages=2048)
     engine.start()

@@ -18,6 +18,8 @@
     ├── PluginError        a plug-in that does not load or breaks its contract
     ├── ResourceError      memory, disk or a device that is not enough
     └── MissingExtraError  an optional dependency that is not installed
+
+What clients of the service are told has a tree of its own, in `serve/faults.py`.
 """
 
 from __future__ import annotations

@@ -5,17 +5,41 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 
 from openautoglm.core.errors import AutoGLMError, GenerationError
+from openautoglm.engine.embed import Embedding
 from openautoglm.engine.engine import Engine
 from openautoglm.engine.generate import Candidate
 from openautoglm.engine.request import Piece, Request
 from openautoglm.engine.sequence import Ticket
 from openautoglm.engine.stats import Stats
+from openautoglm.runtime.program import Float32
 
 _LONGEST_SLEEP_S = 60.0
+
+
+class _Texts:
+    """Texts whose hidden states one event loop asked for."""
+
+    def __init__(self, prompts: Sequence[Sequence[int]]) -> None:
+        self.prompts, self.loop = prompts, asyncio.get_running_loop()
+        self.answer: asyncio.Future[Float32] = self.loop.create_future()
+        self.embedding: Embedding | None = None
+
+    def settle(self, error: AutoGLMError | None, states: Float32 | None = None) -> None:
+        """Hand the result, or what went wrong, to the loop."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._settle, error, states)
+
+    def _settle(self, error: AutoGLMError | None, states: Float32 | None) -> None:
+        if self.answer.done():
+            return
+        if error is not None:
+            self.answer.set_exception(error)
+        elif states is not None:
+            self.answer.set_result(states)
 
 
 class _Call:
@@ -40,6 +64,7 @@ class AsyncEngine:
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._outbox: list[tuple[_Call, Piece]] = []
         self._calls: set[_Call] = set()
+        self._texts: set[_Texts] = set()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._door = threading.Lock()
         self._ended = False
@@ -76,7 +101,7 @@ class AsyncEngine:
                         trace: TracebackType | None) -> None:
         await asyncio.to_thread(self.close)
 
-    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+    async def stream(self, request: Request) -> AsyncGenerator[Piece, None]:
         """Yield what each step adds to a request's answers. Leaving the iteration cancels the request.
 
         Raises:
@@ -112,13 +137,52 @@ class AsyncEngine:
         finally:
             self._leave(call)
 
+    async def embed(self, prompts: Sequence[Sequence[int]]) -> Float32:
+        """Return fp32 [count, hidden]: for each text the mean of its final hidden states.
+
+        Raises:
+            GenerationError: a text cannot be read, the engine gives no hidden states, or is closed.
+            GraphError, ResourceError: its program gives none.
+        """
+        texts = _Texts(prompts)
+        self._send(lambda: self._read(texts))
+        try:
+            return await texts.answer
+        finally:
+            if texts.answer.cancelled():
+                self._commands.put(lambda: self._drop(texts))
+
     def _begin(self, request: Request) -> _Call:
         call = _Call(request)
+        self._send(lambda: self._submit(call))
+        return call
+
+    def _send(self, command: Callable[[], None]) -> None:
         with self._door:
             if not self.alive:
                 raise GenerationError("the engine does not run", remedy="start it, or look for why it has ended")
-            self._commands.put(lambda: self._submit(call))
-        return call
+            self._commands.put(command)
+
+    def _read(self, texts: _Texts) -> None:
+        def tell(made: Embedding) -> None:
+            self._texts.discard(texts)
+            texts.settle(made.error, None if made.error is not None else made.result())
+
+        embedder = self._engine.embedder
+        try:
+            if embedder is None:
+                raise GenerationError("this engine gives no hidden states", where="model",
+                                      remedy="make it with `hidden`, as open_engine does")
+            texts.embedding = embedder.submit(texts.prompts, tell)
+        except AutoGLMError as error:
+            texts.settle(error)
+        else:
+            self._texts.add(texts)
+
+    def _drop(self, texts: _Texts) -> None:
+        self._texts.discard(texts)
+        if texts.embedding is not None and not texts.embedding.done and self._engine.embedder is not None:
+            self._engine.embedder.cancel(texts.embedding)
 
     def _leave(self, call: _Call) -> None:
         if not call.over:
@@ -139,8 +203,9 @@ class AsyncEngine:
 
     def _run(self) -> None:
         try:
-            while self._obey():
-                self._engine.step()
+            stepped = False
+            while self._obey(stepped):
+                stepped = self._engine.step()
                 self._deliver()
             self._end(GenerationError("the engine was closed", remedy="send the request again"))
         except Exception as error:  # a fault of the engine itself: say so to everyone who waits
@@ -148,12 +213,12 @@ class AsyncEngine:
             failure.__cause__ = error
             self._end(failure)
 
-    def _obey(self) -> bool:
-        """Do what was asked, waiting for it where there is nothing to step; False at the end."""
+    def _obey(self, stepped: bool) -> bool:
+        """Do what was asked, waiting for it where there was nothing to step; False at the end."""
         wait = 0.0
         if self._engine.idle:
             wait = _LONGEST_SLEEP_S
-        elif self._engine.wake_at is not None:
+        elif not stepped and self._engine.wake_at is not None:
             wait = max(0.0, min(self._engine.wake_at - self._engine.now(), _LONGEST_SLEEP_S))
         try:
             command = self._commands.get(timeout=wait) if wait else self._commands.get_nowait()
@@ -203,6 +268,9 @@ class AsyncEngine:
         calls, self._calls = self._calls, set()
         self._outbox.clear()
         self._hand({call: [failure] for call in calls})
+        for texts in list(self._texts):
+            texts.settle(failure)
+            self._drop(texts)
         for call in calls:
             self._cancel(call)
 

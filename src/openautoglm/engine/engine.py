@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from openautoglm.core.errors import GenerationError, ResourceError
 from openautoglm.engine.answers import Answers
 from openautoglm.engine.batch import BatchBuilder
-from openautoglm.engine.beam import BeamGroup
 from openautoglm.engine.choose import Chooser
+from openautoglm.engine.embed import Embedder
 from openautoglm.engine.generate import Candidate
 from openautoglm.engine.intake import Limits, check
 from openautoglm.engine.likelihood import Float64, token_logprobs
@@ -18,10 +18,10 @@ from openautoglm.engine.pages import PagePool
 from openautoglm.engine.request import Decoding, Piece, Request
 from openautoglm.engine.sampling import Sampling
 from openautoglm.engine.schedule import Scheduler
-from openautoglm.engine.sequence import Bounds, Ticket
+from openautoglm.engine.sequence import Bounds, Ticket, first_of
 from openautoglm.engine.sequence import Sequence as Answer
 from openautoglm.engine.settings import EngineSettings
-from openautoglm.engine.stats import Counts, Stats
+from openautoglm.engine.stats import Counts, Stats, stats_of
 from openautoglm.runtime.program import Float32, Program
 
 _NO_DRAFTS: dict[int, list[int]] = {}
@@ -35,6 +35,7 @@ class Engine:
         stop_ids: ids that end an answer; those of the spec when None.
         vocab_size: ids from here on are padding of the embedding and never generated; all when None.
         clock: seconds, growing.
+        hidden: makes a program on the same cache whose steps give hidden states, for embeddings.
 
     Raises:
         ResourceError: the settings ask for more than the program was loaded for.
@@ -42,7 +43,7 @@ class Engine:
 
     def __init__(self, program: Program, settings: EngineSettings | None = None, *,
                  stop_ids: Sequence[int] | None = None, vocab_size: int | None = None,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 clock: Callable[[], float] = time.monotonic, hidden: Callable[[], Program] | None = None) -> None:
         self._program, self._settings, self._clock = program, settings or EngineSettings(), clock
         plan, cache = program.plan, program.plan.cache
         self._limits = Limits.of(plan, self._settings, vocab_size)
@@ -54,19 +55,45 @@ class Engine:
         self._batches = BatchBuilder(cache.page_size, plan.max_rows)
         self._chooser = Chooser(getattr(program, "sample", None), self._limits.vocab_size)
         self._counts = Counts()
+        self._embedder = Embedder(hidden, self._pool) if hidden is not None else None
         self._answers = Answers(self._schedule, self._pool, self._counts)
         self._submitted = 0
         self._wake_at: float | None = None
 
     @property
+    def program(self) -> Program:
+        """What it runs."""
+        return self._program
+
+    @property
+    def limits(self) -> Limits:
+        """What requests must keep to."""
+        return self._limits
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """Ids that end an answer."""
+        return self._stops
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """Computes hidden states of texts, within `step`; None where the engine was made without."""
+        return self._embedder
+
+    @property
     def idle(self) -> bool:
-        """Whether no request is under way."""
-        return self._schedule.idle
+        """Whether no request is under way, and no text."""
+        return self._schedule.idle and (self._embedder is None or self._embedder.idle)
+
+    @property
+    def failed_steps(self) -> int:
+        """Steps that the program could not do."""
+        return self._counts.failed_steps
 
     @property
     def full(self) -> bool:
         """Whether the queue takes no further request."""
-        return self._schedule.waiting >= self._settings.max_waiting
+        return self._schedule.waiting >= self._limits.max_waiting
 
     @property
     def wake_at(self) -> float | None:
@@ -76,18 +103,7 @@ class Engine:
     @property
     def stats(self) -> Stats:
         """How the engine stands."""
-        counts, pool = self._counts, self._pool
-        return Stats(
-            waiting=self._schedule.waiting, filling=len(self._schedule.filling), decoding=self._schedule.rows.count,
-            pages=pool.pages, pages_held=pool.held, pages_idle=pool.idle, requests=counts.requests,
-            finished=counts.finished, failed=counts.failed, cancelled=counts.cancelled, steps=counts.steps,
-            step_seconds=counts.step_seconds, prompt_tokens=counts.prompt_tokens,
-            generated_tokens=counts.generated_tokens,
-            prefix_hit_rate=pool.hit_tokens / pool.asked_tokens if pool.asked_tokens else 0.0,
-            evictions=pool.evictions, preemptions=self._schedule.preemptions, failed_steps=counts.failed_steps,
-            drafted=counts.drafted, accepted=counts.accepted,
-            tokens_per_second=counts.generated_tokens / counts.step_seconds if counts.step_seconds else 0.0,
-            ttft_s=counts.ttft_s)
+        return stats_of(self._schedule, self._pool, self._counts)
 
     def now(self) -> float:
         """The time on the engine's clock, in seconds, for deadlines."""
@@ -107,18 +123,12 @@ class Engine:
                                 remedy="try again later, or raise max_waiting")
         decoding, now = request.decoding, self._clock()
         stops = frozenset(decoding.stop_ids) | (frozenset() if decoding.ignore_stop else self._stops)
-        beams = decoding.num_beams > 1
         bounds = Bounds(now, now / self._settings.ageing_s - request.priority, self._limits.end(request), stops,
                         self._limits.vocab_size,
-                        decoding.num_beams if beams else min(decoding.n, self._limits.max_batch),
+                        decoding.num_beams if decoding.num_beams > 1 else min(decoding.n, self._limits.max_batch),
                         self._settings.speculation)
         ticket = Ticket(request, self._submitted, bounds, listener)
-        first = Answer(ticket)
-        first.width = bounds.width
-        if beams:
-            first.group = BeamGroup(first, decoding, stops, bounds.end - first.prompt_tokens)
-        ticket.sequences.append(first)
-        self._schedule.add(first)
+        self._schedule.add(first_of(ticket))
         if request.deadline is not None:
             self._schedule.watch(ticket, request.deadline)
         self._submitted += 1
@@ -131,7 +141,14 @@ class Engine:
             self._answers.stop(ticket, "cancelled")
 
     def step(self) -> bool:
-        """Run the program once and hand on what it gave; False when there was nothing to run now."""
+        """Run the program once and hand on what it gave; False when there was nothing to run now.
+
+        Where hidden states are asked for, some rows of them follow.
+        """
+        stepped = self._step()
+        return (self._embedder is not None and self._embedder.step(self._schedule.rows.count)) or stepped
+
+    def _step(self) -> bool:
         now = self._clock()
         for ticket in self._schedule.expired(now):
             self._answers.stop(ticket, "deadline")

@@ -18,7 +18,7 @@ from openautoglm.graph.recipe import Quantisation
 from openautoglm.models.checkpoint import read_spec, stored_type
 from openautoglm.models.spec import GlmSpec
 from openautoglm.runtime.cache import CacheFormat, CacheShape
-from openautoglm.runtime.load import load_program
+from openautoglm.runtime.load import load_hidden, load_program
 from openautoglm.runtime.memory import resident_bytes
 from openautoglm.runtime.native import native_module, why_not
 from openautoglm.runtime.program import ComputeType, LoadMode
@@ -40,8 +40,9 @@ class ProgramSettings(Settings):
         dtype: of matrices that are not quantised; as they are stored when None.
         quantise: linears in 8 or 4 bits, rounded when they are loaded.
         cache: of keys and values; fp32 for fp32 weights and else bf16 when None.
-        cache_tokens: tokens that the cache holds; when None, `max_batch` sequences of full length, within a quarter of
+        cache_tokens: tokens that the cache holds; when None, `max_batch` sequences of full length, within a share of
             the free memory.
+        cache_share: that share.
         max_rows: most token rows of a step.
         max_wanted: most rows of a step that give logits, so the most sequences that decode together.
         load: of the native target: copy weights into memory, map or stream a packed file, or decide by the memory.
@@ -55,6 +56,7 @@ class ProgramSettings(Settings):
     quantise: Quantisation | None = None
     cache: CacheFormat | None = None
     cache_tokens: int | None = Field(default=None, gt=0)
+    cache_share: float = Field(default=CACHE_SHARE, gt=0, le=1)
     max_rows: int = Field(default=512, gt=0)
     max_wanted: int = Field(default=64, gt=0)
     load: LoadMode = "auto"
@@ -91,7 +93,7 @@ def open_engine(folder: str | Path, program: ProgramSettings | None = None, engi
         path, target, dtype=dtype, quantise=settings.quantise, cache=cache, page_size=PAGE_SIZE, pages=pages,
         max_rows=settings.max_rows, max_wanted=settings.max_wanted, load=settings.load,
         memory_limit=settings.memory_limit, threads=settings.threads, nice=settings.nice)
-    return Engine(loaded, engine, stop_ids=stop_ids, vocab_size=vocab_size)
+    return Engine(loaded, engine, stop_ids=stop_ids, vocab_size=vocab_size, hidden=lambda: load_hidden(path, loaded))
 
 
 def best_target(spec: GlmSpec) -> str:
@@ -145,5 +147,5 @@ def cache_pages(spec: GlmSpec, settings: ProgramSettings, cache: CacheFormat) ->
     if settings.memory_limit is not None:
         free = min(free, max(settings.memory_limit - resident_bytes(), 0))
     longest = -(-spec.max_positions // PAGE_SIZE)
-    affordable = int(min(free * CACHE_SHARE, MOST_CACHE_BYTES)) // page
+    affordable = int(min(free * settings.cache_share, MOST_CACHE_BYTES)) // page
     return max(1, min(settings.max_wanted * longest, max(affordable, min(longest, 4 * affordable))))

@@ -147,3 +147,14 @@ class Sequence:
             return None
         grammar = request.grammar.copy() if request.grammar is not None else None
         return Shaper(request.prompt, request.decoding, bounds.stops, bounds.vocab_size, grammar)
+
+
+def first_of(ticket: Ticket) -> Sequence:
+    """The sequence with which the answers to a request begin: the first beam, or the first of its copies."""
+    decoding, bounds = ticket.request.decoding, ticket.bounds
+    first = Sequence(ticket)
+    first.width = bounds.width
+    if decoding.num_beams > 1:
+        first.group = BeamGroup(first, decoding, bounds.stops, bounds.end - first.prompt_tokens)
+    ticket.sequences.append(first)
+    return first

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openautoglm.engine.pages import PagePool
+    from openautoglm.engine.schedule import Scheduler
 
 _RECENT = 1024
 
@@ -47,6 +52,20 @@ class Stats:
     accepted: int
     tokens_per_second: float
     ttft_s: float | None
+
+
+def stats_of(schedule: Scheduler, pool: PagePool, counts: Counts) -> Stats:
+    """How an engine of these parts stands."""
+    return Stats(
+        waiting=schedule.waiting, filling=len(schedule.filling), decoding=schedule.rows.count, pages=pool.pages,
+        pages_held=pool.held, pages_idle=pool.idle, requests=counts.requests, finished=counts.finished,
+        failed=counts.failed, cancelled=counts.cancelled, steps=counts.steps, step_seconds=counts.step_seconds,
+        prompt_tokens=counts.prompt_tokens, generated_tokens=counts.generated_tokens,
+        prefix_hit_rate=pool.hit_tokens / pool.asked_tokens if pool.asked_tokens else 0.0,
+        evictions=pool.evictions, preemptions=schedule.preemptions, failed_steps=counts.failed_steps,
+        drafted=counts.drafted, accepted=counts.accepted,
+        tokens_per_second=counts.generated_tokens / counts.step_seconds if counts.step_seconds else 0.0,
+        ttft_s=counts.ttft_s)
 
 
 class Counts:

@@ -7,11 +7,12 @@ from openautoglm.graph.sources import Rows, Tensor
 from openautoglm.models.spec import GlmSpec
 
 
-def build(spec: GlmSpec) -> Graph:
+def build(spec: GlmSpec, *, head: bool = True) -> Graph:
     """Build the decoder of `spec`.
 
     Inputs: ``ids`` and ``positions`` int32 [rows], ``layout``, ``wanted`` int32 [wanted], the numbers of the rows whose
-    logits are asked for. Output: logits fp32 [wanted, vocab_size].
+    logits are asked for. Output: logits fp32 [wanted, vocab_size]; without a head the final hidden states, after the
+    last norm, fp32 [wanted, hidden_size].
     """
     graph = Graph()
     ids, positions = (graph.add_input(name, TensorType("int32", ("rows",))) for name in ("ids", "positions"))
@@ -22,9 +23,11 @@ def build(spec: GlmSpec) -> Graph:
     for number in range(spec.layers):
         x = _Layer(graph, spec, number).build(x, positions, layout)
     x = graph.apply("rms_norm", x, _weight(graph, "model.norm.weight", spec.hidden_size), name="norm", eps=spec.rms_eps)
-    head = table if spec.tied else _weight(graph, "lm_head.weight", spec.vocab_size, spec.hidden_size)
-    logits = graph.apply("linear", x, head, name="logits_of_rows")
-    graph.outputs = [graph.apply("gather_rows", logits, wanted, name="logits")]
+    name = "hidden"
+    if head:
+        matrix = table if spec.tied else _weight(graph, "lm_head.weight", spec.vocab_size, spec.hidden_size)
+        x, name = graph.apply("linear", x, matrix, name="logits_of_rows"), "logits"
+    graph.outputs = [graph.apply("gather_rows", x, wanted, name=name)]
     graph.verify()
     return graph
 

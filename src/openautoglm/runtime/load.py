@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,8 @@ from openautoglm.runtime.tensors import Checkpoint
 from openautoglm.runtime.weights import check_weights
 
 TARGETS = {"torch": "openautoglm.runtime.torch_program", "native": "openautoglm.runtime.native_load"}
-"""Modules that make programs: `weigh(graph, plan)` gives `Facts`, `lower(graph, checkpoint, plan)` a `Program`."""
+"""Modules that make programs: `weigh(graph, plan)` gives `Facts`, `lower(graph, checkpoint, plan)` a `Program`; perhaps
+`share(graph, checkpoint, plan, program)` one on the weights and the cache of another."""
 _PACKAGES = {"torch": ("torch", "train")}
 
 
@@ -78,11 +80,37 @@ def load_program(model: str | Path | OnDisk, target: str = "torch:cpu", *, dtype
     return program
 
 
-def _graph(plan: Plan, rules: bool | Iterable[Rule]) -> Graph:
+def load_hidden(model: str | Path | OnDisk, program: Program, *, rules: bool | Iterable[Rule] = True,
+                max_rows: int = 256) -> Program:
+    """Make a program of the same weights and the same cache whose steps give hidden states in place of logits.
+
+    Its `step` returns the final hidden states, after the last norm, of the wanted rows: fp32 [wanted, hidden_size]; all
+    rows may be wanted. It takes memory for the values of its own steps, and none for weights. The two programs belong
+    to one thread, and its cache is the other's: its pages must be lent by the same pool.
+
+    Args:
+        model, rules: those with which `program` was loaded.
+        max_rows: most token rows of a step; at most the program's own.
+
+    Raises:
+        GraphError: the target of the program cannot do it.
+        ResourceError: the program's weights are streamed.
+    """
+    folder = Path(model) if isinstance(model, str | Path) else model.path
+    rows = min(max_rows, program.plan.max_rows)
+    plan = replace(program.plan, max_rows=rows, max_wanted=rows)
+    maker = _maker(plan)
+    if not hasattr(maker, "share"):
+        raise GraphError(f"programs of {plan.target!r} share no weights", remedy="use native or torch:cpu")
+    shared: Program = maker.share(_graph(plan, rules, head=False), Checkpoint(folder), plan, program)
+    return shared
+
+
+def _graph(plan: Plan, rules: bool | Iterable[Rule], *, head: bool = True) -> Graph:
     if rules is not True and plan.quantise is not None:
         raise GraphError("a graph is quantised by the rules of its target", where="quantise",
                          remedy="leave `rules` at True, or put QuantiseLinears among yours")
-    graph = build(plan.spec)
+    graph = build(plan.spec, head=head)
     rewrite(graph, rules_for(plan.family, plan.quantise) if rules is True else rules or ())
     return graph
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from openautoglm.core.errors import BundleError, ResourceError
+from openautoglm.core.errors import BundleError, GraphError, ResourceError
 from openautoglm.core.log import get
 from openautoglm.graph.build import build
 from openautoglm.graph.ir import Graph
@@ -24,7 +24,7 @@ from openautoglm.runtime.cache import CacheShape
 from openautoglm.runtime.memory import fewer_pages, free_bytes, least_pages, refuse
 from openautoglm.runtime.native_program import NativeProgram, Prepared
 from openautoglm.runtime.packed_files import PackedFile, file_name, open_packed, write_packed
-from openautoglm.runtime.packing import LINE, Bytes, Item, fill
+from openautoglm.runtime.packing import LINE, Bytes, Form, Item, fill
 from openautoglm.runtime.program import ComputeType, Facts, Plan
 from openautoglm.runtime.streaming import Streamer
 from openautoglm.runtime.tensors import Checkpoint
@@ -60,6 +60,27 @@ def lower(graph: Graph, checkpoint: Checkpoint, plan: Plan) -> NativeProgram:
     if mode == "map":
         return _mapped(prepared, packed)
     return Streamer(graph, plan, checkpoint, packed).program()
+
+
+def share(graph: Graph, checkpoint: Checkpoint, plan: Plan, program: NativeProgram) -> NativeProgram:
+    """Make a program on the weights, the threads and the cache of another one.
+
+    Raises:
+        ResourceError: the weights are streamed.
+        GraphError: the graph has weights which the other program has not, or in another form.
+    """
+    if not program.weights:
+        raise ResourceError("streamed weights cannot be shared", where="load",
+                            remedy="load with more memory, so that weights are copied or mapped")
+    prepared = Prepared(graph, plan, checkpoint, beside=program.prepared)
+    for bound in prepared.lowered.bounds():
+        place = program.weights.get(bound.item.form)
+        if place is None:
+            raise GraphError("is no weight of the other program", where=bound.item.name,
+                             remedy="use the rules with which it was loaded")
+        prepared.bind(bound, place)
+    return NativeProgram(prepared, program.load, Facts(0, 0, prepared.facts().activation_bytes),
+                         weights=program.weights)
 
 
 def adapt(graph: Graph, checkpoint: Checkpoint, plan: Plan, limit: int) -> Plan:
@@ -149,7 +170,7 @@ def _copied(prepared: Prepared, checkpoint: Checkpoint, packed: PackedFile | Non
             fill(item, checkpoint, out, prepared.extension, prepared.team)
     for bound in prepared.lowered.bounds():
         prepared.bind(bound, places[bound.item])
-    return NativeProgram(prepared, "copy", prepared.facts())
+    return NativeProgram(prepared, "copy", prepared.facts(), weights=_by_form(places))
 
 
 def _read(packed: PackedFile, places: Mapping[Item, Bytes]) -> bool:
@@ -167,8 +188,13 @@ def _read(packed: PackedFile, places: Mapping[Item, Bytes]) -> bool:
 
 def _mapped(prepared: Prepared, packed: PackedFile) -> NativeProgram:
     whole = packed.map()
+    places = {item: whole[packed.offset(item):packed.offset(item) + item.bytes] for item in prepared.lowered.items}
     for bound in prepared.lowered.bounds():
-        start = packed.offset(bound.item)
-        prepared.bind(bound, whole[start:start + bound.item.bytes])
+        prepared.bind(bound, places[bound.item])
     facts = prepared.facts()
-    return NativeProgram(prepared, "map", replace(facts, weight_bytes=0, mapped_bytes=facts.weight_bytes))
+    return NativeProgram(prepared, "map", replace(facts, weight_bytes=0, mapped_bytes=facts.weight_bytes),
+                         weights=_by_form(places))
+
+
+def _by_form(places: Mapping[Item, Bytes]) -> dict[Form, Bytes]:
+    return {item.form: place for item, place in places.items()}

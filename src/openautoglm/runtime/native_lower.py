@@ -12,7 +12,7 @@ from openautoglm.core.errors import GraphError
 from openautoglm.graph.ir import Graph, Node, Value
 from openautoglm.runtime.buffers import Buffers, Place, assign
 from openautoglm.runtime.kernels import kernel_of
-from openautoglm.runtime.packing import HEADER_BYTES, PANEL, Item, packed_item, rows_item, tied_item
+from openautoglm.runtime.packing import HEADER_BYTES, PANEL, Item, packed_item, products, rows_item, tied_item
 from openautoglm.runtime.program import Plan
 from openautoglm.runtime.tensors import Checkpoint
 
@@ -59,19 +59,20 @@ class Lowered:
 
 
 def lower_graph(graph: Graph, plan: Plan, checkpoint: Checkpoint | None, native: ModuleType, team: Any, cache: Any, *,
-                most_bytes: int = 0) -> Lowered:
+                most_bytes: int = 0, beside: Sequence[Item] = ()) -> Lowered:
     """Make a program of a graph.
 
     Args:
         checkpoint: where types of tables are looked up; None: they are as the plan says.
         native, team, cache: the extension, its threads and its cache.
         most_bytes: matrices larger than that are multiplied by in several calls; 0: each in one.
+        beside: weights that another program holds already.
 
     Raises:
         GraphError: an operator that the native target does not know, and for which no kernel is registered.
     """
     expand(graph)
-    return _Lowering(graph, plan, checkpoint, native, team, cache, most_bytes).run()
+    return _Lowering(graph, plan, checkpoint, native, team, cache, most_bytes, beside).run()
 
 
 def expand(graph: Graph) -> None:
@@ -86,10 +87,10 @@ def expand(graph: Graph) -> None:
 
 class _Lowering:
     def __init__(self, graph: Graph, plan: Plan, checkpoint: Checkpoint | None, native: Any, team: Any, cache: Any,
-                 most_bytes: int) -> None:
+                 most_bytes: int, beside: Sequence[Item]) -> None:
         self.graph, self.plan, self.checkpoint, self.native = graph, plan, checkpoint, native
         self.buffers: Buffers = assign(graph, plan.max_rows, plan.max_wanted)
-        self.most_bytes = most_bytes
+        self.most_bytes, self.beside = most_bytes, beside
         self.program = native.Program(team, cache, plan.max_rows, plan.max_wanted, plan.spec.max_positions,
                                       self.buffers.bytes)
         self.lowered = Lowered(self.program)
@@ -140,7 +141,8 @@ class _Lowering:
 
     def head_of(self, table: Value) -> Bound | None:
         """The packed head that holds what a table holds, for rows to be taken of it; None: there is none."""
-        item = tied_item(self.graph, rows_item(table, self.checkpoint, self.plan, exact=False), self.plan)
+        rows = rows_item(table, self.checkpoint, self.plan, exact=False)
+        item = tied_item([*self.beside, *products(self.graph, self.plan)], rows)
         if item is None:
             return None
         number = self.program.declare_weight(item.format, item.rows, item.columns)

@@ -6,7 +6,7 @@ The KV cache, the arena of values and the weights are one block of memory each, 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +19,7 @@ from openautoglm.runtime.layout import Int32, Layout
 from openautoglm.runtime.memory import base_bytes
 from openautoglm.runtime.native import REMEDY, native_module, why_not
 from openautoglm.runtime.native_lower import Bound, Lowered, lower_graph
-from openautoglm.runtime.packing import LINE, Bytes
+from openautoglm.runtime.packing import LINE, Bytes, Form
 from openautoglm.runtime.program import Facts, Float32, Plan, check_pages, check_step
 from openautoglm.runtime.tensors import Checkpoint
 
@@ -34,19 +34,22 @@ class NativeProgram:
         plan, facts: as of every program; what `facts` says of weights and activations is exact.
         threads, isa: how many threads compute, and on which instruction path.
         load: how the weights came into memory: ``copy``, ``map`` or ``stream``.
+        weights: by their forms (`Item.form`), where they lie; empty where they are streamed.
     """
 
-    def __init__(self, prepared: Prepared, load: str, facts: Facts, run: Callable[..., None] | None = None) -> None:
+    def __init__(self, prepared: Prepared, load: str, facts: Facts, run: Callable[..., None] | None = None,
+                 weights: Mapping[Form, Bytes] | None = None) -> None:
         self.plan, self.facts, self.load = prepared.plan, facts, load
+        self.prepared, self.weights = prepared, weights or {}
         self._run = run or prepared.lowered.native.step
         self._native, self._team, self._cache = prepared.lowered.native, prepared.team, prepared.cache
         self.threads: int = self._team.threads
         self.isa: str = self._team.isa
-        self._page_size, self._vocabulary = self.plan.cache.page_size, self.plan.spec.vocab_size
+        self._page_size, self._width = self.plan.cache.page_size, prepared.width
 
     def step(self, ids: Int32, positions: Int32, layout: Layout, wanted: Int32) -> Float32:
         """See `Program.step`."""
-        logits = np.empty((len(wanted), self._vocabulary), np.float32)
+        logits = np.empty((len(wanted), self._width), np.float32)
         try:
             self._run(ids, positions, layout.first_rows, layout.lengths, layout.page_table, layout.page_size, wanted,
                       logits)
@@ -82,27 +85,38 @@ class NativeProgram:
 
 
 class Prepared:
-    """A program without its weights: enough to know what it takes."""
+    """A program without its weights: enough to know what it takes.
 
-    def __init__(self, graph: Graph, plan: Plan, checkpoint: Checkpoint | None, *, most_bytes: int = 0) -> None:
+    Args:
+        beside: another one, whose threads and cache it uses.
+    """
+
+    def __init__(self, graph: Graph, plan: Plan, checkpoint: Checkpoint | None, *, most_bytes: int = 0,
+                 beside: Prepared | None = None) -> None:
         self.plan, self.extension, self.base_bytes = plan, extension(), base_bytes(plan)
+        self.width = int(graph.outputs[0].type.shape[1])
+        self.team: Any
+        self.cache: Any
+        self.team, self.cache = (beside.team, beside.cache) if beside is not None else self._team_and_cache(plan)
+        self.lowered: Lowered = lower_graph(graph, plan, checkpoint, self.extension, self.team, self.cache,
+                                            most_bytes=most_bytes, beside=beside.lowered.items if beside else ())
+
+    def _team_and_cache(self, plan: Plan) -> tuple[Any, Any]:
         if plan.cache.page_size % LEAST_PAGE:
             raise ResourceError(f"pages of {plan.cache.page_size} tokens do not fit the native target",
                                 where=plan.target, remedy=f"use a page_size that {LEAST_PAGE} divides")
         threads = plan.threads or len(os.sched_getaffinity(0))
         shape = plan.cache
         try:
-            self.team: Any = self.extension.Team(threads, "", list(plan.cpus), plan.nice)
-            self.cache: Any = self.extension.Cache(shape.layers, shape.pages, shape.page_size, shape.kv_heads,
-                                                   shape.head_dim, shape.format)
+            team = self.extension.Team(threads, "", list(plan.cpus), plan.nice)
+            return team, self.extension.Cache(shape.layers, shape.pages, shape.page_size, shape.kv_heads,
+                                              shape.head_dim, shape.format)
         except ValueError as error:
             raise ResourceError(str(error), where=plan.target,
                                 remedy="choose other threads, or the target torch:cpu") from error
         except MemoryError as error:
             raise ResourceError(f"a cache of {shape.bytes} bytes cannot be had", where=plan.target,
                                 remedy="use fewer pages") from error
-        self.lowered: Lowered = lower_graph(graph, plan, checkpoint, self.extension, self.team, self.cache,
-                                            most_bytes=most_bytes)
 
     @property
     def weight_bytes(self) -> int:
@@ -117,7 +131,7 @@ class Prepared:
     def facts(self) -> Facts:
         """What the program takes: all weights copied."""
         native, plan = self.lowered.native, self.plan
-        logits = 4 * plan.max_wanted * plan.spec.vocab_size
+        logits = 4 * plan.max_wanted * self.width
         work = native.arena_bytes + native.scratch_bytes + native.table_bytes + logits
         return Facts(self.weight_bytes, plan.cache.bytes, work, base_bytes=self.base_bytes)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -29,6 +29,7 @@ HEADER_BYTES, PANEL, _HEAD_BYTES, _GROUP_HEAD_BYTES = 64, 32, 256, 64
 _CODED = ("int8", "int4")
 _PIECE_VALUES = 1 << 18
 Bytes = NDArray[np.uint8]
+Form = tuple[str, str, int, int, str, int, bool]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,12 @@ class Item:
         if self.kind == "rows":
             return self.rows * self.columns * (4 if self.format == "fp32" else 2)
         return packed_bytes(self.format, self.rows, self.columns, self.group, symmetric=self.symmetric)
+
+    @property
+    def form(self) -> Form:
+        """Of what it is made and how it lies in memory, whatever it is called."""
+        plain = self.source.of if isinstance(self.source, Quantised) else self.source
+        return repr((plain, self.bias)), self.kind, self.rows, self.columns, self.format, self.group, self.symmetric
 
     @cached_property
     def digest(self) -> str:
@@ -109,14 +116,20 @@ def rows_item(value: Value, checkpoint: Checkpoint | None, plan: Plan, *, exact:
     return Item(f"{value.name}.rows", "rows", source, None, rows, columns, format)
 
 
-def tied_item(graph: Graph, table: Item, plan: Plan) -> Item | None:
-    """The packed matrix of a linear, a tied head, that holds the rows of a table as exactly as the table would."""
-    source = table.source.of if isinstance(table.source, Quantised) else table.source
+def products(graph: Graph, plan: Plan) -> Iterator[Item]:
+    """The packed matrices of linears without a bias."""
     for node in graph.nodes:
         if node.operator in ("linear", "quantised_linear") and len(node.inputs) == 2:
-            item = packed_item(node.inputs[1], None, plan)
-            if item.source == source and item.format in ("fp32", table.format):
-                return item
+            yield packed_item(node.inputs[1], None, plan)
+
+
+def tied_item(matrices: Iterable[Item], table: Item) -> Item | None:
+    """That of some packed matrices, a tied head, which holds the rows of a table as exactly as the table would."""
+    source = table.source.of if isinstance(table.source, Quantised) else table.source
+    for item in matrices:
+        exact = item.kind == "packed" and item.bias is None and item.format in ("fp32", table.format)
+        if exact and item.source == source:
+            return item
     return None
 
 

@@ -43,14 +43,19 @@ class _Call:
 class TorchProgram:
     """See `Program`. Weights are read one by one; values are let go after their last reader."""
 
-    def __init__(self, graph: Graph, checkpoint: Checkpoint, plan: Plan) -> None:
+    def __init__(self, graph: Graph, checkpoint: Checkpoint, plan: Plan, beside: TorchProgram | None = None) -> None:
         self.plan, self.facts = plan, weigh(graph, plan)
         self._device = _device(plan.device)
-        self._context = TorchContext(TorchCache(plan.cache, self._device), _TYPES[plan.dtype])
+        cache = TorchCache(plan.cache, self._device) if beside is None else beside._context.cache
+        self._context: TorchContext = TorchContext(cache, _TYPES[plan.dtype])
+        self._weights: dict[tuple[str, str], Matrix] = {} if beside is None else dict(beside._weights)
         places = {value: place for place, value in enumerate(graph.values())}
         self._values: list[object] = [None] * len(places)
         for value in graph.weights.values():
-            self._values[places[value]] = _placed(weight_of(value, checkpoint), _weight_type(value, plan), self._device)
+            key = (value.name, repr(value.source))
+            if key not in self._weights:
+                self._weights[key] = _placed(weight_of(value, checkpoint), _weight_type(value, plan), self._device)
+            self._values[places[value]] = self._weights[key]
         self._inputs = {value.name: places[value] for value in graph.inputs}
         self._output = places[graph.outputs[0]]
         self._calls = [
@@ -100,14 +105,22 @@ def lower(graph: Graph, checkpoint: Checkpoint, plan: Plan) -> TorchProgram:
     return TorchProgram(graph, checkpoint, plan)
 
 
+def share(graph: Graph, checkpoint: Checkpoint, plan: Plan, program: TorchProgram) -> TorchProgram:
+    """Make a program on the weights and the cache of another one; a weight which that has not is read."""
+    made = TorchProgram(graph, checkpoint, plan, program)
+    own = sum(weight.nbytes for key, weight in made._weights.items() if key not in program._weights)
+    made.facts = Facts(own, 0, made.facts.activation_bytes)
+    return made
+
+
 def weigh(graph: Graph, plan: Plan) -> Facts:
     """Say what the program will take, before anything is loaded."""
     width = _TYPES[plan.dtype].itemsize
     sizes = {"rows": plan.max_rows, "wanted": plan.max_wanted}
     weights = sum(_stored_bytes(value, plan) for value in graph.weights.values())
     peak = peak_bytes(graph, sizes, lambda value: width, _scratch(sizes, plan, width))
-    work = peak + 4 * plan.max_wanted * plan.spec.vocab_size
-    return Facts(weights, plan.cache.bytes, work, base_bytes=base_bytes(plan))
+    width_out = int(graph.outputs[0].type.shape[1])
+    return Facts(weights, plan.cache.bytes, peak + 4 * plan.max_wanted * width_out, base_bytes=base_bytes(plan))
 
 
 def _scratch(sizes: dict[str, int], plan: Plan, width: int) -> Callable[[Node], int]:
