@@ -59,6 +59,21 @@ class Engine:
         self._wake_at: float | None = None
 
     @property
+    def program(self) -> Program:
+        """What it runs."""
+        return self._program
+
+    @property
+    def limits(self) -> Limits:
+        """What requests must keep to."""
+        return self._limits
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """Ids that end an answer."""
+        return self._stops
+
+    @property
     def idle(self) -> bool:
         """Whether no request is under way."""
         return self._schedule.idle
@@ -66,7 +81,7 @@ class Engine:
     @property
     def full(self) -> bool:
         """Whether the queue takes no further request."""
-        return self._schedule.waiting >= self._settings.max_waiting
+        return self._schedule.waiting >= self._limits.max_waiting
 
     @property
     def wake_at(self) -> float | None:

@@ -23,6 +23,7 @@ class Limits(NamedTuple):
         max_batch: slots.
         max_batch_tokens: rows of a step.
         most_wanted: rows of a step that may have logits.
+        max_waiting: requests that the queue takes.
     """
 
     positions: int
@@ -33,6 +34,7 @@ class Limits(NamedTuple):
     max_batch: int
     max_batch_tokens: int
     most_wanted: int
+    max_waiting: int
 
     @classmethod
     def of(cls, plan: Plan, settings: EngineSettings, vocab_size: int | None) -> Limits:
@@ -49,7 +51,7 @@ class Limits(NamedTuple):
                                 remedy="load the program with larger max_rows and max_wanted, or lower the settings")
         embedding = plan.spec.vocab_size
         return cls(plan.spec.max_positions, embedding, min(vocab_size or embedding, embedding), plan.cache.pages,
-                   plan.cache.page_size, batch, tokens, min(plan.max_wanted, tokens))
+                   plan.cache.page_size, batch, tokens, min(plan.max_wanted, tokens), settings.max_waiting)
 
     def end(self, request: Request) -> int:
         """The length at which an answer to a request ends, the prompt included."""
@@ -62,32 +64,48 @@ class Limits(NamedTuple):
         return shared + request.decoding.num_beams * (whole - shared)
 
 
+class Refusal(NamedTuple):
+    """Why a request can never be served: the field that is at fault, what is wrong, what to do."""
+
+    field: str
+    message: str
+    remedy: str
+
+
+def refusal(request: Request, limits: Limits) -> Refusal | None:
+    """Say why a request can never be served; None where it can."""
+    prompt, decoding = request.prompt, request.decoding
+    if not prompt:
+        return Refusal("prompt", "is empty", "give at least one id")
+    if len(prompt) >= limits.positions:
+        return Refusal("prompt", f"has {len(prompt)} tokens, the model {limits.positions} positions",
+                       "shorten the input")
+    if min(prompt) < 0 or max(prompt) >= limits.embedding:
+        return Refusal("prompt", f"holds ids outside the vocabulary of {limits.embedding}",
+                       "tokenise with the model's own tokenizer")
+    if decoding.num_beams > limits.max_batch:
+        return Refusal("num_beams", f"asks for {decoding.num_beams} beams, the engine runs {limits.max_batch} "
+                       "sequences", "lower num_beams, or raise max_batch")
+    foreign = [token for token, _ in decoding.logit_bias if not 0 <= token < limits.vocab_size]
+    if foreign:
+        return Refusal("logit_bias", f"logit_bias names ids {foreign[:3]} outside the vocabulary of "
+                       f"{limits.vocab_size}", "name ids that can be generated")
+    if request.watch is not None and decoding.num_beams > 1:
+        return Refusal("stop", "a watcher sees answers grow, beams do not",
+                       "cut the answers of beams when they have ended")
+    if limits.pages_of(request) > limits.pages:
+        return Refusal("max_new_tokens", f"may need {limits.pages_of(request)} pages of {limits.page_size} tokens, the "
+                       f"cache has {limits.pages}",
+                       "load the program with more pages, or lower max_new_tokens or num_beams")
+    return None
+
+
 def check(request: Request, limits: Limits, where: str) -> None:
     """Refuse what can never be served.
 
     Raises:
         GenerationError: the prompt is empty, too long, or holds foreign ids; the options do not fit the engine.
     """
-    prompt, decoding = request.prompt, request.decoding
-    if not prompt:
-        raise GenerationError("is empty", where=where, remedy="give at least one id")
-    if len(prompt) >= limits.positions:
-        raise GenerationError(f"has {len(prompt)} tokens, the model {limits.positions} positions", where=where,
-                              remedy="shorten the input")
-    if min(prompt) < 0 or max(prompt) >= limits.embedding:
-        raise GenerationError(f"holds ids outside the vocabulary of {limits.embedding}", where=where,
-                              remedy="tokenise with the model's own tokenizer")
-    if decoding.num_beams > limits.max_batch:
-        raise GenerationError(f"asks for {decoding.num_beams} beams, the engine runs {limits.max_batch} sequences",
-                              where=where, remedy="lower num_beams, or raise max_batch")
-    foreign = [token for token, _ in decoding.logit_bias if not 0 <= token < limits.vocab_size]
-    if foreign:
-        raise GenerationError(f"logit_bias names ids {foreign[:3]} outside the vocabulary of {limits.vocab_size}",
-                              where=where, remedy="name ids that can be generated")
-    if request.watch is not None and decoding.num_beams > 1:
-        raise GenerationError("a watcher sees answers grow, beams do not", where=where,
-                              remedy="cut the answers of beams when they have ended")
-    if limits.pages_of(request) > limits.pages:
-        raise GenerationError(f"may need {limits.pages_of(request)} pages of {limits.page_size} tokens, the cache has "
-                              f"{limits.pages}", where=where,
-                              remedy="load the program with more pages, or lower max_new_tokens or num_beams")
+    why = refusal(request, limits)
+    if why is not None:
+        raise GenerationError(why.message, where=where, remedy=why.remedy)
