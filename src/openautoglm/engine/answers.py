@@ -257,7 +257,7 @@ class Answers:
             why: Finish = finish or ("stop" if candidate.finished else "length")
             self._close(ticket, copy, candidate, why)
             if finish is None and ticket.listener is not None:
-                _tell(ticket, Piece(copy, candidate.ids, finish=why))
+                _tell(ticket, Piece(copy, candidate.ids, (candidate.logprob,), finish=why))
 
 
 def _shapers_of(members: list[Sequence], step: Step) -> list[Shaper | None]:

@@ -133,7 +133,8 @@ class Piece(NamedTuple):
     Attributes:
         copy: number of the answer among the request's `n`.
         ids: new ids, without a stop id.
-        logprobs: of those and of the stop id, where asked for.
+        logprobs: of those and of the stop id, where asked for; of a beam, which comes as a whole, the one number of its
+            answer.
         alternatives: for each of them the likeliest ids and their log-probabilities.
         finish: why the answer ended; None while it goes on.
     """
