@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 
 from openautoglm.core.errors import AutoGLMError, GenerationError
@@ -76,7 +76,7 @@ class AsyncEngine:
                         trace: TracebackType | None) -> None:
         await asyncio.to_thread(self.close)
 
-    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+    async def stream(self, request: Request) -> AsyncGenerator[Piece, None]:
         """Yield what each step adds to a request's answers. Leaving the iteration cancels the request.
 
         Raises:

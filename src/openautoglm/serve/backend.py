@@ -21,7 +21,7 @@ from openautoglm.engine.grammar import GrammarCompiler
 from openautoglm.engine.request import Piece
 from openautoglm.engine.stats import Stats
 from openautoglm.engine.text_stream import Decode
-from openautoglm.serve.faults import Overloaded, TimedOut, Unavailable, Unsupported
+from openautoglm.serve.faults import Fault, Overloaded, TimedOut, Unavailable, Unsupported
 from openautoglm.serve.intake import Intake, told
 from openautoglm.serve.orders import Facts, GrammarText, Order, probe_order
 from openautoglm.serve.pace import Pace, Watch
@@ -106,15 +106,17 @@ class InProcess:
         pieces: bytes of each id, for grammars.
         fingerprint: of the bundle.
         stalled_s: work without a step for so long means that the engine hangs.
+        keep: lives as long as this does, e.g. a bundle with a temporary folder.
     """
 
     def __init__(self, engine: Engine, *, decode: Decode | None = None, pieces: Sequence[bytes] | None = None,
-                 fingerprint: str = "", stalled_s: float = 30.0) -> None:
+                 fingerprint: str = "", stalled_s: float = 60.0, keep: object = None) -> None:
         self._facts = Facts.of(engine, fingerprint)
         self._engine = AsyncEngine(engine)
         self._compiler = GrammarCompiler(pieces) if pieces is not None else None
         self._intake = Intake(engine, decode, self._compiler)
         self._pace, self._watch = Pace(), Watch(stalled_s)
+        self._keep = keep
         self._open = False
         self._active = 0
         self._nobody = asyncio.Event()
@@ -172,6 +174,8 @@ class InProcess:
                     begun = True
                     yield piece
             self._pace.note(time.monotonic())
+        except Fault:
+            raise
         except ResourceError as error:
             raise Overloaded("the queue is full", remedy="try again later", retry_after_s=self._pace.retry_after_s(
                 self.stats.waiting, time.monotonic())) from error

@@ -1,0 +1,267 @@
+"""The server's end of the connection to an engine's process: requests out, pieces in, and an eye on its progress."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from array import array
+from collections.abc import Sequence
+from typing import cast
+
+from openautoglm.core import log
+from openautoglm.engine.request import Piece
+from openautoglm.engine.stats import Stats
+from openautoglm.serve.backend import late
+from openautoglm.serve.faults import KINDS, BadRequest, EngineLost, Fault, Overloaded
+from openautoglm.serve.orders import Facts, Order
+from openautoglm.serve.pace import Pace
+from openautoglm.serve.worker.calls import Call
+from openautoglm.serve.worker.frames import Frames, ProtocolError, framed
+from openautoglm.serve.worker.messages import (
+    FROM_ENGINE,
+    Ask,
+    Beat,
+    Broken,
+    Cancel,
+    Hello,
+    Message,
+    Ping,
+    Refused,
+    Step,
+    decode,
+    encode,
+)
+from openautoglm.serve.worker.settings import WorkerSettings
+
+_log = log.get(__name__)
+_TICKS, _LONGEST_TICK_S = 8, 5.0
+_STEPS_OF_PATIENCE = 8
+_LATE_S = 1.0
+
+
+class Link(asyncio.Protocol):
+    """One life of an engine's process.
+
+    Attributes:
+        hello: what it serves with, once it has loaded; a fault where it cannot.
+        ended: why it ended; a request that is under way then has failed.
+        stats: how the engine stood when it last said so.
+        nobody: no request is under way.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        loop = asyncio.get_running_loop()
+        self._settings, self._loop = settings, loop
+        self.hello: asyncio.Future[Hello | Broken] = loop.create_future()
+        self.ended: asyncio.Future[str] = loop.create_future()
+        self.stats: Stats | None = None
+        self.nobody = asyncio.Event()
+        self.nobody.set()
+        self._transport: asyncio.Transport | None = None
+        self._frames, self._pace = Frames(), Pace()
+        self._calls: dict[int, Call] = {}
+        self._last, self._most = 0, 1
+        self._gone = array("i")
+        self._steps, self._heard, self._moved, self._asked = -1, 0, 0, False
+        self._silent_s, self._slow_s = 0.0, 0.0
+
+    # -- the connection ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        try:
+            for body in self._frames.feed(data):
+                self._take(decode(body, FROM_ENGINE))
+        except ProtocolError as error:
+            self.abandon(f"it broke the protocol: {error.message}")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Called by the loop."""
+        self.abandon("its process ended" if error is None else f"the connection broke: {error}")
+
+    def send(self, message: Message) -> None:
+        """Send a message, if the connection stands."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(framed(encode(message)))
+
+    def abandon(self, why: str, fault: Fault | None = None) -> None:
+        """Give the connection up; requests under way fail."""
+        if not self.ended.done():
+            self.ended.set_result(why)
+        if self._transport is not None:
+            self._transport.abort()
+        for call in list(self._calls.values()):
+            self._close(call)
+            call.fail(fault or lost())
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> int:
+        """Requests under way."""
+        return len(self._calls)
+
+    def ask(self, order: Order) -> Call:
+        """Send an order.
+
+        Raises:
+            EngineLost: the process is gone.
+            Overloaded: more requests are under way than queue and engine take.
+            BadRequest: the order is outside all bounds.
+        """
+        if self.ended.done():
+            raise lost()
+        if len(self._calls) >= self._most:
+            raise Overloaded("the queue is full", remedy="try again later", retry_after_s=self._pace.retry_after_s(
+                len(self._calls), time.monotonic()))
+        self._last = (self._last + 1) % 2**31
+        call = Call(self._last, self._settings.buffer_tokens)
+        self.send(_ask(call.number, order))
+        self._calls[call.number] = call
+        self.nobody.clear()
+        if order.timeout_s is not None:  # the engine keeps deadlines; this is for one that does not answer
+            call.timer = self._loop.call_later(order.timeout_s + _LATE_S, self._expire, call)
+        return call
+
+    def leave(self, call: Call) -> None:
+        """Nobody waits for a request any more: cancel it, unless it has ended."""
+        if self._calls.get(call.number) is call:
+            self._close(call)
+            if not self._gone:
+                self._loop.call_soon(self._cancel)
+            self._gone.append(call.number)
+
+    def _expire(self, call: Call) -> None:
+        self.leave(call)
+        call.fail(late())
+
+    def _cancel(self) -> None:
+        """Tell of all that have left since, in one message."""
+        for start in range(0, len(self._gone), 65_536):
+            self.send(Cancel(self._gone[start:start + 65_536].tobytes()))
+        del self._gone[:]
+
+    def _close(self, call: Call) -> None:
+        self._calls.pop(call.number, None)
+        if call.timer is not None:
+            call.timer.cancel()
+        if not self._calls:
+            self.nobody.set()
+
+    # -- what comes -------------------------------------------------------------------------------------------------
+
+    def _take(self, message: Message) -> None:
+        self._heard += 1
+        match message:
+            case Step():
+                self._take_step(message)
+            case Beat():
+                self._advance(message.steps, message.busy)
+                self._slow_s = message.slow_s
+                if message.stats is not None:
+                    self.stats = Stats(*message.stats)  # type: ignore[arg-type]
+            case Refused():
+                call = self._calls.get(message.number)
+                if call is not None:
+                    self._close(call)
+                    call.fail(KINDS[message.kind](message.message, where=message.where, remedy=message.remedy,
+                                                  retry_after_s=message.retry_after_s))
+            case Hello() | Broken():
+                if self.hello.done():
+                    raise ProtocolError("a second Hello")
+                if isinstance(message, Hello):
+                    self._most = message.max_waiting + message.max_batch
+                self.hello.set_result(message)
+
+    def _take_step(self, step: Step) -> None:
+        self._advance(step.steps, True)
+        calls = self._calls
+        numbers, ids = array("i", step.numbers), array("i", step.ids)
+        for number, token in zip(numbers, ids, strict=True):
+            call = calls.get(number)
+            if call is not None and not call.token(token):
+                self.leave(call)
+        for number, *piece in step.pieces:
+            call = calls.get(number)
+            if call is not None and not call.piece(Piece(*piece)):
+                self.leave(call)
+        for number in array("i", step.ended):
+            call = calls.get(number)
+            if call is not None:
+                self._close(call)
+                self._pace.note(time.monotonic())
+                call.end()
+
+    # -- progress ---------------------------------------------------------------------------------------------------
+
+    def _advance(self, steps: int, busy: bool) -> None:
+        if steps != self._steps or not busy:
+            self._moved += 1
+        self._steps = steps
+
+    @property
+    def patience_s(self) -> float:
+        """For how long the engine may make no progress."""
+        settings = self._settings
+        return max(settings.stall_s, 2 * settings.engine.max_wait, min(_STEPS_OF_PATIENCE * self._slow_s, settings.start_s))
+
+    @property
+    def steady(self) -> bool:
+        """Whether the engine has loaded and made progress lately, or is idle and answers."""
+        return self.hello.done() and not self.ended.done() and self._silent_s < self.patience_s / 2
+
+    async def watch(self) -> str:
+        """Watch the engine until it has ended or hangs; returns why.
+
+        Counts ticks of this loop and not the clock, so that a loop which was busy itself blames nobody.
+        """
+        tick_s = min(self._settings.stall_s / _TICKS, _LONGEST_TICK_S)
+        moved, heard = self._moved, self._heard
+        while not self.ended.done():
+            await asyncio.wait([self.ended], timeout=tick_s)
+            self._silent_s = 0.0 if self._moved != moved else self._silent_s + tick_s
+            if self._silent_s >= self.patience_s:
+                self.abandon(f"it has made no progress for {math.ceil(self._silent_s)} s")
+            if self._heard == heard and not self._asked:
+                self.send(Ping())
+            self._asked = self._heard == heard
+            moved, heard = self._moved, self._heard
+        return self.ended.result()
+
+
+def lost() -> EngineLost:
+    """The fault of a request whose engine is gone."""
+    return EngineLost("the engine was lost while it served this request", remedy="send the request again",
+                      retry_after_s=1)
+
+
+def facts_of(hello: Hello) -> Facts:
+    """What an engine serves with."""
+    return Facts(**vars(hello))
+
+
+def ids_of(ids: Sequence[int]) -> bytes:
+    """Ids as int32.
+
+    Raises:
+        BadRequest: some are none.
+    """
+    try:
+        return array("i", ids).tobytes()
+    except (TypeError, OverflowError) as error:
+        raise BadRequest("holds what are no ids", where="prompt", remedy="give integers") from error
+
+
+def _ask(number: int, order: Order) -> Ask:
+    grammar = (order.grammar.kind, order.grammar.text) if order.grammar is not None else None
+    try:
+        return Ask(number, ids_of(order.prompt), order.decoding.model_dump_json(exclude_defaults=True), order.priority,
+                   order.timeout_s, grammar, order.stops, order.salt, order.id)
+    except ProtocolError as error:
+        raise BadRequest("is outside the bounds of an order", where=error.message.rpartition(" ")[2],
+                         remedy="make it smaller") from error
