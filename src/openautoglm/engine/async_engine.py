@@ -139,8 +139,9 @@ class AsyncEngine:
 
     def _run(self) -> None:
         try:
-            while self._obey():
-                self._engine.step()
+            stepped = False
+            while self._obey(stepped):
+                stepped = self._engine.step()
                 self._deliver()
             self._end(GenerationError("the engine was closed", remedy="send the request again"))
         except Exception as error:  # a fault of the engine itself: say so to everyone who waits
@@ -148,12 +149,12 @@ class AsyncEngine:
             failure.__cause__ = error
             self._end(failure)
 
-    def _obey(self) -> bool:
-        """Do what was asked, waiting for it where there is nothing to step; False at the end."""
+    def _obey(self, stepped: bool) -> bool:
+        """Do what was asked, waiting for it where there was nothing to step; False at the end."""
         wait = 0.0
         if self._engine.idle:
             wait = _LONGEST_SLEEP_S
-        elif self._engine.wake_at is not None:
+        elif not stepped and self._engine.wake_at is not None:
             wait = max(0.0, min(self._engine.wake_at - self._engine.now(), _LONGEST_SLEEP_S))
         try:
             command = self._commands.get(timeout=wait) if wait else self._commands.get_nowait()

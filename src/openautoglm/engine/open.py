@@ -39,8 +39,9 @@ class ProgramSettings(Settings):
         dtype: of matrices that are not quantised; as they are stored when None.
         quantise: linears in 8 or 4 bits, rounded when they are loaded.
         cache: of keys and values; fp32 for fp32 weights and else bf16 when None.
-        cache_tokens: tokens that the cache holds; when None, `max_batch` sequences of full length, within a quarter of
+        cache_tokens: tokens that the cache holds; when None, `max_batch` sequences of full length, within a share of
             the free memory.
+        cache_share: that share.
         max_rows: most token rows of a step.
         max_wanted: most rows of a step that give logits, so the most sequences that decode together.
         load: of the native target: copy weights into memory, map or stream a packed file, or decide by the memory.
@@ -54,6 +55,7 @@ class ProgramSettings(Settings):
     quantise: Quantisation | None = None
     cache: CacheFormat | None = None
     cache_tokens: int | None = Field(default=None, gt=0)
+    cache_share: float = Field(default=CACHE_SHARE, gt=0, le=1)
     max_rows: int = Field(default=512, gt=0)
     max_wanted: int = Field(default=64, gt=0)
     load: LoadMode = "auto"
@@ -125,5 +127,5 @@ def cache_pages(spec: GlmSpec, settings: ProgramSettings, cache: CacheFormat) ->
     if settings.memory_limit is not None:
         free = min(free, settings.memory_limit)
     longest = -(-spec.max_positions // PAGE_SIZE)
-    affordable = int(min(free * CACHE_SHARE, MOST_CACHE_BYTES)) // page
+    affordable = int(min(free * settings.cache_share, MOST_CACHE_BYTES)) // page
     return max(1, min(settings.max_wanted * longest, max(affordable, min(longest, 4 * affordable))))

@@ -208,7 +208,8 @@ class Link(asyncio.Protocol):
     def patience_s(self) -> float:
         """For how long the engine may make no progress."""
         settings = self._settings
-        return max(settings.stall_s, 2 * settings.engine.max_wait, min(_STEPS_OF_PATIENCE * self._slow_s, settings.start_s))
+        steps_s = min(_STEPS_OF_PATIENCE * self._slow_s, settings.start_s)
+        return max(settings.stall_s, 2 * settings.engine.max_wait, steps_s)
 
     @property
     def steady(self) -> bool:

@@ -205,7 +205,7 @@ FROM_ENGINE: dict[str, type[Message]] = {kind.__name__: kind
 
 def encode(message: Message) -> bytes:
     """Write a message."""
-    body: bytes = msgpack.packb([type(message).__name__, vars(message)])
+    body: bytes = msgpack.packb([type(message).__name__, vars(message)], unicode_errors="surrogatepass")
     return body
 
 
@@ -216,7 +216,7 @@ def decode(body: bytes, known: Mapping[str, type[Message]]) -> Message:
         ProtocolError: it is none, or has other fields, or values out of their bounds.
     """
     try:
-        kind, values = msgpack.unpackb(body, strict_map_key=True, use_list=False)
+        kind, values = msgpack.unpackb(body, strict_map_key=True, use_list=False, unicode_errors="surrogatepass")
         made = known[kind]
         if set(values) != set(made.checks):
             raise ProtocolError(f"a message {kind} has other fields than it should")

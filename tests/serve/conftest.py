@@ -1,0 +1,30 @@
+"""Small bundles that engines of the service load quickly, and the fake program of the engine's own tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
+
+POSITIONS = 8192
+
+
+@pytest.fixture(scope="session")
+def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained bundle that writes varied nonsense; its heads are as wide as the native runtime needs."""
+    from openautoglm.models import hf
+    from openautoglm.models.bundle_writer import write_bundle
+    from openautoglm.models.spec import GlmSpec
+    from openautoglm.text.template import Template
+    from openautoglm.text.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.train(["The Punter is a cheap pub near Café Rouge."] * 4, 300)
+    spec = GlmSpec(vocab_size=8, max_positions=POSITIONS, hidden_size=32, layers=2, heads=2, kv_heads=1, head_dim=16,
+                   ffn_size=48).with_vocabulary(tokenizer.vocab_size, pad_id=tokenizer.pad_id,
+                                                eos_ids=(tokenizer.special["<|endoftext|>"],))
+    path: Path = tmp_path_factory.mktemp("serve") / "bundle"
+    model = hf.build(spec, seed=1, init_std=0.3)
+    return write_bundle(path, model=model, spec=spec, tokenizer=tokenizer, template=Template(), card_facts={}).path
