@@ -102,7 +102,7 @@ class Engine:
             evictions=pool.evictions, preemptions=self._schedule.preemptions, failed_steps=counts.failed_steps,
             drafted=counts.drafted, accepted=counts.accepted,
             tokens_per_second=counts.generated_tokens / counts.step_seconds if counts.step_seconds else 0.0,
-            ttft_s=counts.ttft_s)
+            ttft_s=counts.ttft_s, prefix_asked=pool.asked_tokens, prefix_hit=pool.hit_tokens)
 
     def now(self) -> float:
         """The time on the engine's clock, in seconds, for deadlines."""
@@ -155,6 +155,8 @@ class Engine:
         rows, chunks = self._schedule.rows, plan.chunks
         if not (rows.count or chunks):
             return False
+        for chunk in chunks:
+            chunk.sequence.ticket.begin(now)
         drafts = self._drafts() if self._settings.speculation and not (chunks or rows.grouped) else _NO_DRAFTS
         try:
             batch = self._batches.build(rows, chunks, drafts)

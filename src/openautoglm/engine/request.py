@@ -137,6 +137,7 @@ class Piece(NamedTuple):
             answer.
         alternatives: for each of them the likeliest ids and their log-probabilities.
         finish: why the answer ended; None while it goes on.
+        queued_s: with a request's first piece: how long it waited before its prompt was begun; None with all others.
     """
 
     copy: int
@@ -144,3 +145,4 @@ class Piece(NamedTuple):
     logprobs: tuple[float, ...] = ()
     alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
     finish: Finish | None = None
+    queued_s: float | None = None

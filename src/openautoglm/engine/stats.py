@@ -23,6 +23,7 @@ class Stats:
         drafted, accepted: tokens guessed ahead, and those that came true.
         tokens_per_second: generated tokens by second of stepping.
         ttft_s: median time to first token, of the last requests; None before the first.
+        prefix_asked, prefix_hit: tokens of admitted sequences, and those of them found in the cache.
     """
 
     waiting: int
@@ -47,6 +48,8 @@ class Stats:
     accepted: int
     tokens_per_second: float
     ttft_s: float | None
+    prefix_asked: int = 0
+    prefix_hit: int = 0
 
 
 class Counts:

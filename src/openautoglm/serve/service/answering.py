@@ -49,6 +49,7 @@ class Answering:
         self._answers: dict[int, AnswerText] = {}
         self._kept: list[str] = []
         self._over: set[int] = set()
+        self._asked = report.arrived
         self.tool = way.tool
 
     @property
@@ -73,6 +74,7 @@ class Answering:
             Fault: as `Backend.stream`; TimedOut too where the deadline comes under way.
         """
         fault: Fault | None = ClientGone("the client has left")
+        self._asked = time.monotonic()
         try:
             async with aclosing(self._deltas()) as deltas:
                 async for delta in deltas:
@@ -123,7 +125,7 @@ class Answering:
         way = self._way
         assert way.rerank is not None
         texts, finishes = [""] * way.decoding.n, ["stop"] * way.decoding.n
-        logprobs = [0.0] * way.decoding.n
+        logprobs = [float("-inf")] * way.decoding.n
         async with aclosing(self._backend.stream(job.order)) as pieces:
             async for piece in pieces:
                 delta = self._delta(number * way.decoding.n + piece.copy, job, piece)
@@ -134,7 +136,8 @@ class Answering:
                 if way.decoding.num_beams > 1 and piece.logprobs:
                     logprobs[piece.copy] = piece.logprobs[0]
         fields = job.question.fields if job.question is not None else ()
-        chosen = await asyncio.to_thread(choose, texts, fields, way.rerank, logprobs)
+        likely = logprobs if max(logprobs) > float("-inf") else None
+        chosen = await asyncio.to_thread(choose, texts, fields, way.rerank, likely)
         finish: Finish = "stop" if finishes[chosen] == "stop" else "length"
         self._report.finishes.append(finish)
         yield Delta(number, texts[chosen], (), finish)
@@ -173,6 +176,8 @@ class Answering:
             return
         now = time.monotonic()
         report = self._report
+        if piece.queued_s is not None and report.begun is None:
+            report.begun = self._asked + piece.queued_s
         if answer.last is None:
             if job.place is not None:
                 job.place.begin()

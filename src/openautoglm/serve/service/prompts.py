@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from openautoglm.core.errors import GenerationError, TokenizerError
 from openautoglm.core.values import Turn
 from openautoglm.data.records import Question, Reader
-from openautoglm.models.bundle import Bundle
 from openautoglm.serve.faults import BadRequest, TooLong
+from openautoglm.serve.service.language import Language
 from openautoglm.serve.wire.asks import ChatAsk, CompletionAsk, TokenizeAsk, Truncate
 from openautoglm.serve.wire.messages import Message
 
@@ -34,13 +34,13 @@ class Prompt(NamedTuple):
 
 
 class Prompts:
-    """Makes the prompts of one bundle."""
+    """Makes the prompts of one model."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._template, self._tokenizer = bundle.template, bundle.tokenizer
-        self._reader = Reader(bundle.card.recipe.get("record"))
-        bare = bundle.template.model_copy(update={"system": None})
-        self._head = bare.prompt("", (), bundle.tokenizer)
+    def __init__(self, language: Language) -> None:
+        self._template, self._tokenizer = language.template, language.tokenizer
+        self._reader = Reader(language.recipe.get("record"))
+        bare = language.template.model_copy(update={"system": None})
+        self._head = bare.prompt("", (), language.tokenizer)
 
     def of_completion(self, ask: CompletionAsk, room: int) -> list[Prompt]:
         """The prompts of an ask; `room` is how many ids one may have where it may be cut.

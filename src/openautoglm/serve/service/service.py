@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from openautoglm.core.settings import Settings
-from openautoglm.models.bundle import Bundle
 from openautoglm.serve.backend import Backend
 from openautoglm.serve.faults import BadRequest, Fault, Unavailable, Unsupported
 from openautoglm.serve.orders import Order
@@ -21,6 +20,7 @@ from openautoglm.serve.service.answer_text import TokenTexts, pieces_of
 from openautoglm.serve.service.answering import Answering, Job
 from openautoglm.serve.service.conversations import Conversations, Talk
 from openautoglm.serve.service.decoding import Way, way_of
+from openautoglm.serve.service.language import Language
 from openautoglm.serve.service.prompts import Prompt, Prompts
 from openautoglm.serve.service.queue import Queue, QueueSettings
 from openautoglm.serve.service.values import Caller, Observer, Report, Usage
@@ -52,24 +52,25 @@ class Service:
 
     Args:
         name: of the model, as clients call it.
-        bundle: gives template and tokenizer.
+        language: how it speaks.
         backend: generates; started already.
         observers: are told what happens to requests.
         conversations: keeps conversations by name; without it there are none.
     """
 
-    def __init__(self, name: str, bundle: Bundle, backend: Backend, settings: ServiceSettings | None = None, *,
+    def __init__(self, name: str, language: Language, backend: Backend, settings: ServiceSettings | None = None, *,
                  observers: Sequence[Observer] = (), conversations: Conversations | None = None) -> None:
-        self.name, self.bundle, self.backend = name, bundle, backend
+        self.name, self.language, self.backend = name, language, backend
+        tokenizer = language.tokenizer
         self.settings = settings or ServiceSettings()
         self.limits = self.settings.limits
         self.created = int(time.time())
-        self._card = {"max_new_tokens": self.settings.max_tokens, **bundle.card.recipe.get("decoding", {})}
-        self._prompts = Prompts(bundle)
-        self._pieces = pieces_of(bundle.tokenizer, max(backend.facts.vocab_size, bundle.tokenizer.vocab_size))
-        self._texts = TokenTexts(bundle.tokenizer, self._pieces)
-        self._opening = tuple(bundle.template.opening(bundle.tokenizer))
-        self._opening_text = bundle.tokenizer.decode(self._opening)
+        self._card = {"max_new_tokens": self.settings.max_tokens, **language.recipe.get("decoding", {})}
+        self._prompts = Prompts(language)
+        self._pieces = pieces_of(tokenizer, max(backend.facts.vocab_size, tokenizer.vocab_size))
+        self._texts = TokenTexts(tokenizer, self._pieces)
+        self._opening = tuple(language.template.opening(tokenizer))
+        self._opening_text = tokenizer.decode(self._opening)
         self._observers, self._conversations = tuple(observers), conversations
         self.queue = Queue(self.settings.queue, backend.facts.max_batch)
 
@@ -161,7 +162,7 @@ class Service:
             BadRequest: an id is not of this model.
         """
         self._check_ids(ask.tokens, "tokens")
-        return await self._made(len(ask.tokens), lambda: self.bundle.tokenizer.decode(ask.tokens, skip_special=False))
+        return await self._made(len(ask.tokens), lambda: self.language.tokenizer.decode(ask.tokens, skip_special=False))
 
     def token_text(self, token: int) -> str:
         """The text of one id."""
