@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from rest_tools import Running
+
     from openautoglm.serve.service.language import Language
     from openautoglm.text.tokenizer import Tokenizer
 
@@ -51,3 +54,12 @@ def language(tokenizer: Tokenizer) -> Language:
 
     return Language(Template(), tokenizer, {"name": "pubs", "record": {"template": "{name} | {price}",
                                                                        "target": "text"}})
+
+
+@pytest.fixture(scope="session")
+def server(language: Language) -> Iterator[Running]:
+    """A server for tests that leave it as it is."""
+    from rest_tools import Running, engine_backend
+
+    with Running(language, lambda: engine_backend(language)) as running:
+        yield running

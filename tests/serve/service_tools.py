@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -37,13 +37,29 @@ class Remembering:
         self.reports.append(report)
 
 
+class HeldBackend(FakeBackend):
+    """Holds the last piece back until its gate is opened."""
+
+    async def stream(self, order: Order) -> AsyncGenerator[Piece, None]:
+        self.orders.append(order)
+        *pieces, last = self.script(order)[0]
+        try:
+            for piece in pieces:
+                yield piece
+            assert self.gate is not None
+            await self.gate.wait()
+            yield last
+        finally:
+            self.left += 1
+
+
 class Scene:
     """A service, its backend and its observer."""
 
     def __init__(self, language: Language, script: Script, *, facts: dict[str, Any] | None = None,
-                 **more: Any) -> None:
+                 kind: type[FakeBackend] = FakeBackend, **more: Any) -> None:
         known = replace(FACTS, vocab_size=language.tokenizer.vocab_size, **(facts or {}))
-        self.backend, self.observer = FakeBackend(script, known), Remembering()
+        self.backend, self.observer = kind(script, known), Remembering()
         settings = ServiceSettings.model_validate(more.pop("settings", {}))
         self.service = Service("m", language, self.backend, settings, observers=[self.observer], **more)
 

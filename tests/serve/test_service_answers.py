@@ -144,9 +144,10 @@ def test_the_call_of_a_function(language: Language) -> None:
 
 @pytest.mark.parametrize(("pieces", "fault", "expected"), [
     ([], EngineLost("gone"), EngineLost), ([Piece(0, (40,))], EngineLost("gone"), EngineLost),
+    ([Piece(0, (40,)), Piece(0, (), finish="error")], EngineLost("gone"), EngineLost), ([], None, EngineLost),
     ([Piece(0, (40,)), Piece(0, (), finish="deadline")], None, TimedOut),
     ([], BadRequest("no", where="grammar"), BadRequest),
-], ids=["at-once", "under-way", "deadline", "refused"])
+], ids=["at-once", "under-way", "told", "no-end", "deadline", "refused"])
 def test_a_fault_is_told_and_the_place_is_free(language: Language, pieces: Sequence[Piece], fault: Fault | None,
                                                expected: type[Fault]) -> None:
     async def work() -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from serve_tools import FakeBackend, run
-from service_tools import Scene, ask
+from service_tools import HeldBackend, Scene, ask
 
 from openautoglm.engine.request import Piece
 from openautoglm.serve.faults import EngineLost, Overloaded, TimedOut, Unavailable
@@ -86,7 +86,8 @@ def test_a_full_queue_refuses_before_the_engine_is_asked(language: Language) -> 
 
 def test_the_end_lets_running_requests_finish_and_takes_no_new_ones(language: Language) -> None:
     async def work() -> None:
-        made = Scene(language, lambda order: ([Piece(0, (40,))], None))
+        made = Scene(language, lambda order: ([Piece(0, (40,)), Piece(0, (41,), finish="stop")], None),
+                     kind=HeldBackend)
         made.backend.gate = asyncio.Event()
         models = OneModel(made.service)
         assert await models.unready() is None
@@ -101,7 +102,7 @@ def test_the_end_lets_running_requests_finish_and_takes_no_new_ones(language: La
         draining = asyncio.create_task(models.drain(30))
         made.backend.gate.set()
         assert await draining
-        assert len(await under_way) == 1
+        assert len(await under_way) == 2
 
     run(work())
 

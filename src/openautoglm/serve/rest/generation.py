@@ -57,7 +57,7 @@ class GenerationReply(Response):
             Fault: before anything was sent.
         """
         if self._show:
-            _log.info("asked: %s", self._ask.model_dump_json(exclude_none=True)[:_SHOWN],
+            _log.info("asked: %s", self._ask.model_dump_json(exclude_none=True, warnings=False)[:_SHOWN],
                       extra={"request_id": self._caller.request_id})
         async with self._models.use(self._ask.model) as service:
             try:

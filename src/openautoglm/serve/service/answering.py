@@ -12,7 +12,7 @@ from openautoglm.data.records import Question
 from openautoglm.engine.consensus import choose
 from openautoglm.engine.request import Piece
 from openautoglm.serve.backend import Backend
-from openautoglm.serve.faults import ClientGone, Fault, Internal, TimedOut
+from openautoglm.serve.faults import ClientGone, EngineLost, Fault, Internal, TimedOut
 from openautoglm.serve.orders import Order
 from openautoglm.serve.service.answer_text import AnswerText, TokenTexts
 from openautoglm.serve.service.conversations import Talk
@@ -105,6 +105,8 @@ class Answering:
         first = number * n * copies
         async with aclosing(self._backend.stream(job.order)) as pieces:
             async for piece in pieces:
+                if piece.finish == "error":
+                    continue  # the fault itself follows
                 delta = self._delta(first + piece.copy * copies, job, piece)
                 if delta is not None:
                     yield delta
@@ -113,6 +115,7 @@ class Answering:
                         yield delta._replace(choice=delta.choice + copy)
                     if delta.finish is not None and self._finished(delta, first, n, copies):
                         return
+        raise EngineLost("the answers have no end")
 
     def _finished(self, delta: Delta, first: int, n: int, copies: int) -> bool:
         """Note the end of an answer; whether all of this prompt have ended."""
@@ -128,6 +131,8 @@ class Answering:
         logprobs = [float("-inf")] * way.decoding.n
         async with aclosing(self._backend.stream(job.order)) as pieces:
             async for piece in pieces:
+                if piece.finish == "error":
+                    continue
                 delta = self._delta(number * way.decoding.n + piece.copy, job, piece)
                 if delta is None:
                     continue
