@@ -79,6 +79,11 @@ class Engine:
         return self._schedule.idle
 
     @property
+    def failed_steps(self) -> int:
+        """Steps that the program could not do."""
+        return self._counts.failed_steps
+
+    @property
     def full(self) -> bool:
         """Whether the queue takes no further request."""
         return self._schedule.waiting >= self._limits.max_waiting

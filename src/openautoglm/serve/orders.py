@@ -8,6 +8,7 @@ from typing import Literal
 from openautoglm.engine.engine import Engine
 from openautoglm.engine.request import Decoding
 
+GrammarKind = Literal["json_schema", "json_object", "regex", "choice"]
 PROBE_PRIORITY = 1 << 20
 
 
@@ -19,7 +20,7 @@ class GrammarText:
         text: a JSON schema; nothing; a pattern; a JSON list of strings.
     """
 
-    kind: Literal["json_schema", "json_object", "regex", "choice"]
+    kind: GrammarKind
     text: str = ""
 
 

@@ -16,19 +16,18 @@ import sys
 import time
 
 from openautoglm.core import log
-from openautoglm.core.errors import AutoGLMError
+from openautoglm.core.errors import AutoGLMError, ResourceError
 from openautoglm.engine.engine import Engine
 from openautoglm.engine.request import Decoding
 from openautoglm.serve.worker.frames import HEAD, MOST_BYTES, ProtocolError, framed
 from openautoglm.serve.worker.host import Host
-from openautoglm.serve.worker.messages import TO_ENGINE, Broken, Hello, Message, Setup, decode, encode
+from openautoglm.serve.worker.messages import TO_ENGINE, Broken, Exit, Hello, Message, Setup, decode, encode
 from openautoglm.serve.worker.opening import Opened, open_model
 from openautoglm.serve.worker.settings import WorkerSettings
 
 _log = log.get(__name__)
 _PR_SET_PDEATHSIG = 1
 _BUFFER_BYTES = 1 << 20
-BROKEN, LOST, NO_MEMORY = 2, 3, 4
 
 
 def main(path: str, parent: int) -> int:
@@ -41,19 +40,22 @@ def main(path: str, parent: int) -> int:
         link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
         link.connect(path)
         try:
-            opened = _open(link)
-            if opened is None:
-                return BROKEN
+            found = _open(link)
+            if found is None:
+                return Exit.BROKEN
+            opened, step_s = found
             with opened.compiler:
-                step_s = warm_up(opened.engine)
                 _send(link, Hello(**vars(opened.facts)))
                 Host(link, opened, step_s).run()
         except MemoryError:
             _log.critical("the engine has run out of memory")
-            return NO_MEMORY
+            return Exit.NO_MEMORY
         except (ProtocolError, OSError) as error:
             _log.error("the connection to the server is over: %s", error)
-            return LOST
+            return Exit.LOST
+        except ResourceError as error:
+            _log.critical("%s", error)
+            return Exit.FAILING
     return 0
 
 
@@ -65,7 +67,7 @@ def die_with(parent: int) -> None:
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
-        raise SystemExit(LOST)
+        raise SystemExit(Exit.LOST)
 
 
 def warm_up(engine: Engine) -> float:
@@ -82,8 +84,8 @@ def warm_up(engine: Engine) -> float:
     return step_s
 
 
-def _open(link: socket.socket) -> Opened | None:
-    """Load; where that fails, tell the server why."""
+def _open(link: socket.socket) -> tuple[Opened, float] | None:
+    """Load, and say what a step takes; where that fails, tell the server why."""
     setup = decode(_receive(link), TO_ENGINE)
     if not isinstance(setup, Setup):
         raise ProtocolError("the first message is no Setup")
@@ -94,9 +96,10 @@ def _open(link: socket.socket) -> Opened | None:
             os.sched_setaffinity(0, setup.cpus)
         if settings.memory_bytes is not None:
             resource.setrlimit(resource.RLIMIT_AS, (settings.memory_bytes, settings.memory_bytes))
-        return open_model(setup.bundle, settings)
+        opened = open_model(setup.bundle, settings)
+        return opened, warm_up(opened.engine)
     except AutoGLMError as error:
-        broken = Broken(*(text and text[:4096] for text in (error.message, error.where, error.remedy)))
+        broken = Broken(error.message[:65_536], _cut(error.where), _cut(error.remedy))
     except MemoryError:
         broken = Broken("there is not enough memory to load the model", setup.bundle[:4096],
                         "quantise it, give it fewer cache_tokens, or allow more memory_bytes")
@@ -105,6 +108,10 @@ def _open(link: socket.socket) -> Opened | None:
         broken = Broken(f"the model cannot be loaded: {error!r}"[:4096], setup.bundle[:4096], "see the log")
     _send(link, broken)
     return None
+
+
+def _cut(text: str | None) -> str | None:
+    return text if text is None else text[:4096]
 
 
 def _send(link: socket.socket, message: Message) -> None:

@@ -26,6 +26,7 @@ from openautoglm.serve.worker.outbox import Job, Outbox
 _log = log.get(__name__)
 _READ_BYTES = 1 << 18
 _BEAT_S, _IDLE_BEAT_S = 1.0, 0.1
+_MOST_FAILURES = 3  # steps one after the other
 _SHARE_OF_ROWS = 1 / 16  # a step of many rows takes less than so many steps of one row by row
 _FORGET = 0.999
 
@@ -49,6 +50,7 @@ class Host:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._floor_s = step_s * opened.engine.limits.max_batch_tokens * _SHARE_OF_ROWS
         self._slow_s, self._steps = 0.0, 0
+        self._failed, self._failed_before = 0, 0
         self._beat_at, self._told_steps, self._stepped = 0.0, -1, False
 
     def run(self) -> None:
@@ -57,6 +59,8 @@ class Host:
         Raises:
             ProtocolError: it sends what no message is.
             OSError: the connection is broken.
+            MemoryError: there is no memory left.
+            ResourceError: the program fails at every step.
         """
         try:
             while self._listen():
@@ -66,6 +70,7 @@ class Host:
                 if self._stepped:
                     self._steps += 1
                     self._slow_s = max(now - began, self._slow_s * _FORGET)
+                    self._count_failures()
                 for job in self._outbox.gather(self._steps):
                     self._jobs.pop(job.number, None)
                     self._pace.note(now)
@@ -74,6 +79,16 @@ class Host:
                 self._outbox.send()
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _count_failures(self) -> None:
+        """A step that fails takes its requests with it; a program that always fails is better loaded again."""
+        before, self._failed_before = self._failed_before, self._engine.failed_steps
+        self._failed = self._failed + 1 if self._failed_before > before else 0
+        if self._failed == _MOST_FAILURES:
+            self._outbox.gather(self._steps)
+            self._outbox.send()
+            raise ResourceError(f"the program failed at {self._failed} steps one after the other",
+                                remedy="see the causes in the log")
 
     def _listen(self) -> bool:
         """Do what was asked, waiting for it where there is nothing to step; False at the end."""
@@ -105,7 +120,7 @@ class Host:
         return beat if engine.wake_at is None else max(0.0, min(engine.wake_at - engine.now(), beat))
 
     def _select(self, wait_s: float | None) -> bool:
-        ready, _, _ = select.select([self._link, self._wake], [], [], wait_s)
+        ready = select.select([self._link.fileno(), self._wake], [], [], wait_s)[0]
         if self._wake in ready:
             os.eventfd_read(self._wake)
         return bool(ready)
@@ -175,6 +190,8 @@ class Host:
                              retry_after_s=self._pace.retry_after_s(waiting, time.monotonic())) from error
 
     def _refuse(self, job: Job, error: Exception) -> None:
+        if isinstance(error, MemoryError):
+            raise error  # nothing can be relied on any more
         self._jobs.pop(job.number, None)
         if isinstance(error, AutoGLMError):
             fault: Fault = told(error)

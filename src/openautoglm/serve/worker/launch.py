@@ -14,16 +14,20 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import openautoglm
 from openautoglm.core import log
 from openautoglm.core.errors import BundleError, ResourceError
+from openautoglm.serve.faults import Unavailable
 from openautoglm.serve.worker.link import Link
-from openautoglm.serve.worker.messages import Broken, Hello, Leave, Setup
+from openautoglm.serve.worker.messages import Broken, Exit, Hello, Leave, Setup
 from openautoglm.serve.worker.settings import WorkerSettings
 
 _log = log.get(__name__)
 _CREDENTIALS = struct.Struct("3i")
+_STATUS: dict[int, str] = {Exit.BROKEN: "it could not load", Exit.LOST: "it lost the connection",
+           Exit.NO_MEMORY: "it had no memory left", Exit.FAILING: "its program failed at every step"}
 _POLL_S = 0.1
 _LEAVE_S = 5.0
 
@@ -36,6 +40,7 @@ class Child:
 
     async def leave(self) -> None:
         """Ask it to end; kill it where it does not."""
+        self.link.fail_all(Unavailable("the server is ending", remedy="send the request again", retry_after_s=1))
         self.link.send(Leave())
         await asyncio.wait([self.link.ended], timeout=_LEAVE_S)
         await self.kill("it was told to end")
@@ -67,7 +72,8 @@ async def launch(bundle: Path, settings: WorkerSettings, cpus: Sequence[int] = (
         link = await _connect(connection, settings)
         link.send(Setup(str(bundle), settings.model_dump_json(), tuple(cpus)))
         async with asyncio.timeout(settings.start_s):
-            await asyncio.wait([link.hello, link.ended], return_when=asyncio.FIRST_COMPLETED)
+            first: list[asyncio.Future[Any]] = [link.hello, link.ended]
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if link.hello.done() and isinstance(hello := link.hello.result(), Hello):
             return Child(process, link, hello)
         raise await _why(process, link, bundle)
@@ -157,4 +163,6 @@ def _told(code: int) -> str:
     """An exit status in words."""
     if code == -signal.SIGKILL:
         return "killed, maybe by the system for want of memory"
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return _STATUS.get(code, f"exit status {code}")

@@ -7,7 +7,7 @@ import math
 import time
 from array import array
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from openautoglm.core import log
 from openautoglm.engine.request import Piece
@@ -56,7 +56,7 @@ class Link(asyncio.Protocol):
         self.hello: asyncio.Future[Hello | Broken] = loop.create_future()
         self.ended: asyncio.Future[str] = loop.create_future()
         self.stats: Stats | None = None
-        self.nobody = asyncio.Event()
+        self.nobody, self._told = asyncio.Event(), asyncio.Event()
         self.nobody.set()
         self._transport: asyncio.Transport | None = None
         self._frames, self._pace = Frames(), Pace()
@@ -89,15 +89,19 @@ class Link(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(framed(encode(message)))
 
-    def abandon(self, why: str, fault: Fault | None = None) -> None:
+    def abandon(self, why: str) -> None:
         """Give the connection up; requests under way fail."""
         if not self.ended.done():
             self.ended.set_result(why)
         if self._transport is not None:
             self._transport.abort()
+        self.fail_all(lost())
+
+    def fail_all(self, fault: Fault) -> None:
+        """Fail the requests under way."""
         for call in list(self._calls.values()):
-            self._close(call)
-            call.fail(fault or lost())
+            self.leave(call)
+            call.fail(fault)
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -163,8 +167,8 @@ class Link(asyncio.Protocol):
             case Beat():
                 self._advance(message.steps, message.busy)
                 self._slow_s = message.slow_s
-                if message.stats is not None:
-                    self.stats = Stats(*message.stats)  # type: ignore[arg-type]
+                self.stats = Stats(*message.stats)  # type: ignore[arg-type]
+                self._told.set()
             case Refused():
                 call = self._calls.get(message.number)
                 if call is not None:
@@ -215,6 +219,19 @@ class Link(asyncio.Protocol):
     def steady(self) -> bool:
         """Whether the engine has loaded and made progress lately, or is idle and answers."""
         return self.hello.done() and not self.ended.done() and self._silent_s < self.patience_s / 2
+
+    async def known(self) -> None:
+        """Wait until the engine has said how it stands.
+
+        Raises:
+            EngineLost: the connection is lost instead.
+        """
+        self.send(Ping())
+        said: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._told.wait()), self.ended]
+        await asyncio.wait(said, return_when=asyncio.FIRST_COMPLETED)
+        said[0].cancel()
+        if self.stats is None:
+            raise lost()
 
     async def watch(self) -> str:
         """Watch the engine until it has ended or hangs; returns why.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import IntEnum
 from typing import Any, ClassVar, get_args
 
 import msgpack
@@ -15,6 +16,7 @@ import msgpack
 from openautoglm.engine.request import Finish
 from openautoglm.engine.stats import Stats
 from openautoglm.serve.faults import KINDS as FAULTS
+from openautoglm.serve.orders import GrammarKind
 from openautoglm.serve.worker.checks import Check, data, flag, many, maybe, one_of, real, row, text, whole
 from openautoglm.serve.worker.frames import MOST_BYTES, ProtocolError
 
@@ -28,7 +30,17 @@ _TOKEN, _LOGPROB = whole(0, 2**31 - 1), real()
 _FINISHES = get_args(Finish)
 _PIECE = row(_NUMBER, whole(0, 255), many(_TOKEN, MOST_IDS), many(_LOGPROB, MOST_IDS),
              many(many(row(_TOKEN, _LOGPROB), 100), MOST_IDS), maybe(one_of(*_FINISHES)), maybe(real(0)))
-_STATS = maybe(many(maybe(real(0)), len(fields(Stats))))
+_STATS = row(*[maybe(real(0))] * len(fields(Stats)))
+
+
+class Exit(IntEnum):
+    """Status with which the engine's process ends, besides 0: could not load, lost the connection, had no memory left,
+    has a program that always fails."""
+
+    BROKEN = 2
+    LOST = 3
+    NO_MEMORY = 4
+    FAILING = 5
 
 
 @dataclass(frozen=True)
@@ -67,14 +79,14 @@ class Ask(Message):
     decoding: str
     priority: int
     timeout_s: float | None
-    grammar: tuple[str, str] | None
+    grammar: tuple[GrammarKind, str] | None
     stops: tuple[str, ...]
     salt: bytes
     id: str
     checks: ClassVar[Checks] = {
         "number": _NUMBER, "prompt": data(MOST_PROMPT_BYTES, 4), "decoding": text(_LONG),
         "priority": whole(-2**31, 2**31), "timeout_s": maybe(real(-1e9, 1e9)),
-        "grammar": maybe(row(one_of("json_schema", "json_object", "regex", "choice"), text(_LONG))),
+        "grammar": maybe(row(one_of(*get_args(GrammarKind)), text(_LONG))),
         "stops": many(text(_SMALL), 64), "salt": data(_SMALL), "id": text(_SMALL)}
 
 
@@ -194,7 +206,7 @@ class Beat(Message):
     steps: int
     busy: bool
     slow_s: float
-    stats: tuple[float | None, ...] | None
+    stats: tuple[float | None, ...]
     checks: ClassVar[Checks] = {"steps": _COUNT, "busy": flag, "slow_s": real(0, 1e9), "stats": _STATS}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from openautoglm.core.log import Format
@@ -39,4 +41,4 @@ class WorkerSettings(Settings):
     memory_bytes: int | None = Field(default=None, gt=0)
     buffer_tokens: int = Field(default=65_536, ge=1)
     log_format: Format = "text"
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -129,6 +129,7 @@ class Worker:
         child = await launch(self._bundle, settings, self._cpus)
         try:
             await child.link.ask(probe_order(settings.start_s)).next()
+            await child.link.known()
         except BaseException:
             await child.kill("it did not answer")
             raise
@@ -144,7 +145,7 @@ class Worker:
             begun = time.monotonic()
             failed = self._child.link.active
             why = await self._child.link.watch()
-            child, self._child = self._child, None
+            child, self._stats, self._child = self._child, self.stats, None
             how = await child.kill(why)
             if time.monotonic() - begun > settings.settled_s:
                 delay = settings.backoff_s
