@@ -14,12 +14,12 @@ from fake_program import FakeProgram
 from openautoglm.engine.engine import Engine
 from openautoglm.engine.settings import EngineSettings
 from openautoglm.serve.backend import Backend, InProcess
+from openautoglm.serve.callers import Guard, NoKeys
 from openautoglm.serve.metrics.prometheus import Metrics
 from openautoglm.serve.rest.app import make_app
 from openautoglm.serve.rest.server import Server, Signals
 from openautoglm.serve.rest.serving import Serving
 from openautoglm.serve.rest.settings import RestSettings
-from openautoglm.serve.service.callers import Guard, NoKeys
 from openautoglm.serve.service.language import Language
 from openautoglm.serve.service.models import OneModel
 from openautoglm.serve.service.service import Service, ServiceSettings

@@ -14,13 +14,13 @@ import pytest
 from rest_tools import MODEL, Running, engine_backend
 
 from openautoglm.core.errors import TaskError
+from openautoglm.serve.callers import NoKeys, Who
 from openautoglm.serve.faults import Unauthorised
 from openautoglm.serve.rest.access import OPEN, host_name, scope_of
 from openautoglm.serve.rest.app import make_routes
 from openautoglm.serve.rest.document import document
 from openautoglm.serve.rest.settings import RestSettings
 from openautoglm.serve.rest.start import check_address
-from openautoglm.serve.service.callers import NoKeys, Who
 from openautoglm.serve.service.language import Language
 
 ASK = {"model": MODEL, "prompt": "x", "max_tokens": 2}

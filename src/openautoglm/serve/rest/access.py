@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
+from openautoglm.serve.callers import Scope, Who
 from openautoglm.serve.faults import Forbidden
-from openautoglm.serve.service.callers import Scope, Who
 
 OPEN: frozenset[str] = frozenset({"/healthz", "/ready", "/version"})
 """Paths that need no key: what probes and balancers ask."""

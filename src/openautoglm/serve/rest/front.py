@@ -14,11 +14,11 @@ from typing import Protocol
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openautoglm.core import log
+from openautoglm.serve.callers import Guard, Who
 from openautoglm.serve.faults import BadRequest
 from openautoglm.serve.rest.access import check_host, check_origin, check_scope, scope_of
 from openautoglm.serve.rest.errors import as_fault, error_response
 from openautoglm.serve.rest.settings import LOOPBACK, RestSettings
-from openautoglm.serve.service.callers import Guard, Who
 from openautoglm.serve.wire.limits import Limits
 from openautoglm.serve.wire.validate import check_body
 

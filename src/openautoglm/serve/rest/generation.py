@@ -14,13 +14,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from openautoglm.core import log
+from openautoglm.serve.callers import Who
 from openautoglm.serve.faults import ClientGone, Fault
 from openautoglm.serve.rest.errors import as_fault
 from openautoglm.serve.rest.events import DONE, ChatEvents, CompletionEvents, Events, error_event
 from openautoglm.serve.rest.line import Line, connected
 from openautoglm.serve.rest.whole import Gathered
 from openautoglm.serve.service.answering import Answering
-from openautoglm.serve.service.callers import Who
 from openautoglm.serve.service.models import Models
 from openautoglm.serve.service.service import Service
 from openautoglm.serve.service.values import Caller

@@ -8,6 +8,7 @@ import logging
 import signal
 import ssl
 from collections.abc import Awaitable, Callable, Generator
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -123,7 +124,7 @@ class Server:
         return well
 
 
-def _tls(settings: RestSettings) -> dict[str, object]:
+def _tls(settings: RestSettings) -> dict[str, Any]:
     if settings.tls_cert is None:
         return {}
     clients = settings.tls_clients

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from openautoglm.serve.callers import Guard, NoKeys
 from openautoglm.serve.metrics.prometheus import Metrics
 from openautoglm.serve.rest.settings import RestSettings
-from openautoglm.serve.service.callers import Guard, NoKeys
 from openautoglm.serve.service.models import Models
 from openautoglm.serve.wire.limits import Limits
 

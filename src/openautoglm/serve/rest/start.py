@@ -12,12 +12,12 @@ from openautoglm.core import log
 from openautoglm.core.errors import TaskError
 from openautoglm.core.settings import Settings
 from openautoglm.serve.backend import Backend
+from openautoglm.serve.callers import Guard, NoKeys
 from openautoglm.serve.metrics.prometheus import Metrics
 from openautoglm.serve.rest.app import make_app
 from openautoglm.serve.rest.server import Server, Signals
 from openautoglm.serve.rest.serving import Serving
 from openautoglm.serve.rest.settings import RestSettings
-from openautoglm.serve.service.callers import Guard, NoKeys
 from openautoglm.serve.service.language import open_language
 from openautoglm.serve.service.models import OneModel
 from openautoglm.serve.service.service import Service, ServiceSettings
