@@ -58,8 +58,9 @@ def listen(settings: RestSettings) -> socket.socket:
     """
     where = f"{settings.host}:{settings.port}"
     try:
-        family, kind, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(family, kind)
+        family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port,
+                                                                type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)  # by the protocol asyncio sees that small writes must not wait
     except OSError as error:
         raise ResourceError(f"is no address: {error.strerror}", where=where, remedy="correct --host") from error
     try:
