@@ -99,12 +99,13 @@ class Model:
     """An open bundle that generates; made by `load`."""
 
     def __init__(self, path: str | Path) -> None:
+        from openautoglm.data.records import Reader
         from openautoglm.models.bundle import open_bundle
-        from openautoglm.pipeline.answering import Reader
         from openautoglm.pipeline.engines import author_of
 
         self.bundle = open_bundle(path)
-        self._author, self._reader = author_of(self.bundle), Reader(self.bundle)
+        self._author = author_of(self.bundle)
+        self._reader = Reader(self.bundle.card.recipe.get("record"))
 
     def generate(self, records: Record | Iterable[Record], **options: Any) -> Any:
         """Answer one record or many.

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from rest_tools import Running
+
+    from openautoglm.serve.service.language import Language
+    from openautoglm.text.tokenizer import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
 
@@ -28,3 +36,30 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("serve") / "bundle"
     model = hf.build(spec, seed=1, init_std=0.3)
     return write_bundle(path, model=model, spec=spec, tokenizer=tokenizer, template=Template(), card_facts={}).path
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """Of a few texts, with characters that take several tokens."""
+    from openautoglm.text.tokenizer import Tokenizer
+
+    return Tokenizer.train(["The Punter is a cheap pub near Café Rouge. 关关雎鸠，在河之洲。"] * 4, 320)
+
+
+@pytest.fixture(scope="session")
+def language(tokenizer: Tokenizer) -> Language:
+    """Of a model that was trained on records of two columns."""
+    from openautoglm.serve.service.language import Language
+    from openautoglm.text.template import Template
+
+    return Language(Template(), tokenizer, {"name": "pubs", "record": {"template": "{name} | {price}",
+                                                                       "target": "text"}})
+
+
+@pytest.fixture(scope="session")
+def server(language: Language) -> Iterator[Running]:
+    """A server for tests that leave it as it is."""
+    from rest_tools import Running, engine_backend
+
+    with Running(language, lambda: engine_backend(language)) as running:
+        yield running

@@ -151,7 +151,7 @@ def test_several_answers_and_log_probabilities() -> None:
         message = peer.receive()
         while not isinstance(message, Step):
             message = peer.receive()
-        _, _, ids, logprobs, alternatives, _ = message.pieces[0]
+        _, _, ids, logprobs, alternatives, *_ = message.pieces[0]
         assert alternatives[0][0] == (ids[0], pytest.approx(logprobs[0], abs=1e-5))
 
 

@@ -105,5 +105,5 @@ def _port(port: int) -> Finding:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             return Finding("port", "warning", f"{port} on loopback: {error.strerror}",
-                           "end the program that holds it; no present verb needs a port")
+                           "end the program that holds it, or serve on another one: autoglm serve --port")
     return Finding("port", "ok", f"{port} on loopback is free")

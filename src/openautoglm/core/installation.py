@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from openautoglm.core.errors import MissingExtraError
 from openautoglm.core.extras import installed, require
-from openautoglm.core.needs import NEEDS, OPTIONAL, Finding
+from openautoglm.core.needs import EXTRAS, NEEDS, OPTIONAL, Finding
 
 OLDEST_PYTHON = (3, 11)
 INSTALL = "pip install -e '.[train]' -c constraints.txt"
@@ -29,7 +29,7 @@ def modules(needed: tuple[str, ...]) -> Iterator[Finding]:
         users = tuple(verb for verb, need in NEEDS.items() if module in need.modules)
         broken = _import_fault(module) if module in needed else None
         if not installed(module):
-            remedy = MissingExtraError(module, "train").remedy or ""
+            remedy = MissingExtraError(module, EXTRAS.get(module, "train")).remedy or ""
             yield Finding(module, "failure", "not installed", remedy, users)
         elif broken:
             remedy = f"pip install --force-reinstall {module} -c constraints.txt"
@@ -47,7 +47,7 @@ def modules(needed: tuple[str, ...]) -> Iterator[Finding]:
 def _import_fault(module: str) -> str | None:
     """Import a module for real; return what is wrong with it, None where nothing is."""
     try:
-        require(module, "train")
+        require(module, EXTRAS.get(module, "train"))
     except (MissingExtraError, ImportError, OSError, RuntimeError) as error:
         return f"does not import: {str(error).splitlines()[0]}"
     return None

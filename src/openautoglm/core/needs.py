@@ -10,7 +10,7 @@ Status = Literal["ok", "warning", "failure", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one verb needs: modules (of the extra ``train``), free memory and free disk in GiB."""
+    """What one verb needs: modules (of the extra that `EXTRAS` names), free memory and free disk in GiB."""
 
     modules: tuple[str, ...] = ()
     memory_gib: float = 0.25
@@ -20,6 +20,9 @@ class Need:
 _MODEL = ("torch", "transformers")
 _CLEAN = ("ftfy", "regex", "rensa", "polars")
 _SCORES = ("sacrebleu", "rouge_score")
+_SERVE = ("fastapi", "uvicorn", "httptools", "msgpack", "prometheus_client")
+EXTRAS = dict.fromkeys(_SERVE, "serve")
+"""The extra that a module comes with; ``train`` where it is not named."""
 NEEDS: dict[str, Need] = {
     "run": Need((*_MODEL, *_CLEAN, *_SCORES, "optuna"), memory_gib=2, disk_gib=1),
     "check": Need(),
@@ -28,6 +31,7 @@ NEEDS: dict[str, Need] = {
     "train": Need(_MODEL, memory_gib=2, disk_gib=1),
     "evaluate": Need(_SCORES, memory_gib=1),
     "generate": Need(memory_gib=1),
+    "serve": Need(_SERVE, memory_gib=1),
     "graph": Need(),
     "report": Need(),
     "doctor": Need(memory_gib=0, disk_gib=0),

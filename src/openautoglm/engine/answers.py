@@ -175,7 +175,8 @@ class Answers:
             logprobs = tuple(chosen.logprobs[row:row + len(ids)])
             alternatives = tuple(chosen.alternatives(row + place, sequence.alternatives) for place in range(len(ids)))
         if sequence.ticket.listener is not None:
-            sequence.ticket.listener(Piece(sequence.copy, tuple(ids[:kept]), logprobs, alternatives, finish))
+            sequence.ticket.listener(Piece(sequence.copy, tuple(ids[:kept]), logprobs, alternatives, finish,
+                                           sequence.ticket.waited()))
 
     def _end(self, sequence: Sequence, finish: Finish) -> None:
         ids = sequence.tokens[sequence.prompt_tokens:]
@@ -257,7 +258,8 @@ class Answers:
             why: Finish = finish or ("stop" if candidate.finished else "length")
             self._close(ticket, copy, candidate, why)
             if finish is None and ticket.listener is not None:
-                _tell(ticket, Piece(copy, candidate.ids, finish=why))
+                logprobs = (candidate.logprob,) if candidate.logprob > float("-inf") else ()
+                _tell(ticket, Piece(copy, candidate.ids, logprobs, (), why, ticket.waited()))
 
 
 def _shapers_of(members: list[Sequence], step: Step) -> list[Shaper | None]:

@@ -157,6 +157,8 @@ class Engine:
         rows, chunks = self._schedule.rows, plan.chunks
         if not (rows.count or chunks):
             return False
+        for chunk in chunks:
+            chunk.sequence.ticket.begin(now)
         drafts = self._drafts() if self._settings.speculation and not (chunks or rows.grouped) else _NO_DRAFTS
         try:
             batch = self._batches.build(rows, chunks, drafts)

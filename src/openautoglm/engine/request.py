@@ -133,9 +133,11 @@ class Piece(NamedTuple):
     Attributes:
         copy: number of the answer among the request's `n`.
         ids: new ids, without a stop id.
-        logprobs: of those and of the stop id, where asked for.
+        logprobs: of those and of the stop id, where asked for; of a beam, which comes as a whole, the one number of its
+            answer.
         alternatives: for each of them the likeliest ids and their log-probabilities.
         finish: why the answer ended; None while it goes on.
+        queued_s: with a request's first piece: how long it waited before its prompt was begun; None with all others.
     """
 
     copy: int
@@ -143,3 +145,4 @@ class Piece(NamedTuple):
     logprobs: tuple[float, ...] = ()
     alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
     finish: Finish | None = None
+    queued_s: float | None = None

@@ -42,6 +42,7 @@ class Ticket:
 
     Attributes:
         number: of the request; counts up.
+        begun: when its prompt was begun; None before, and again once that was told (see `waited`).
         first_token: when its first token came; None before.
         candidates: finished answers by number; None while one goes on.
         finishes: why each ended.
@@ -53,6 +54,7 @@ class Ticket:
                  listener: Callable[[Piece], None] | None = None) -> None:
         self.request, self.number, self.bounds, self.listener = request, number, bounds, listener
         count = request.decoding.n
+        self.begun: float | None = None
         self.first_token: float | None = None
         self.candidates: list[Candidate | None] = [None] * count
         self.finishes: list[Finish | None] = [None] * count
@@ -63,6 +65,16 @@ class Ticket:
     def done(self) -> bool:
         """Whether every answer has ended."""
         return None not in self.finishes
+
+    def begin(self, now: float) -> None:
+        """Its prompt is begun, maybe once more."""
+        if self.begun is None and self.first_token is None:
+            self.begun = now
+
+    def waited(self) -> float | None:
+        """How long it waited before it was begun, in seconds; None where that was told before."""
+        begun, self.begun = self.begun, None
+        return None if begun is None else begun - self.bounds.arrival
 
     def result(self) -> list[Candidate]:
         """The answers, best first for beams.

@@ -28,6 +28,7 @@ class Stats:
         drafted, accepted: tokens guessed ahead, and those that came true.
         tokens_per_second: generated tokens by second of stepping.
         ttft_s: median time to first token, of the last requests; None before the first.
+        prefix_asked, prefix_hit: tokens of admitted sequences, and those of them found in the cache.
     """
 
     waiting: int
@@ -52,6 +53,8 @@ class Stats:
     accepted: int
     tokens_per_second: float
     ttft_s: float | None
+    prefix_asked: int = 0
+    prefix_hit: int = 0
 
 
 def stats_of(schedule: Scheduler, pool: PagePool, counts: Counts) -> Stats:
@@ -65,7 +68,7 @@ def stats_of(schedule: Scheduler, pool: PagePool, counts: Counts) -> Stats:
         evictions=pool.evictions, preemptions=schedule.preemptions, failed_steps=counts.failed_steps,
         drafted=counts.drafted, accepted=counts.accepted,
         tokens_per_second=counts.generated_tokens / counts.step_seconds if counts.step_seconds else 0.0,
-        ttft_s=counts.ttft_s)
+        ttft_s=counts.ttft_s, prefix_asked=pool.asked_tokens, prefix_hit=pool.hit_tokens)
 
 
 class Counts:

@@ -80,6 +80,14 @@ class Template(Settings):
             encoded.append(Encoded(row, prompt_tokens))
         return encoded
 
+    def opening(self, tokenizer: Tokenizer) -> list[int]:
+        """Return the ids with which the form itself begins every answer.
+
+        They may stand at the end of a prompt, so that what is generated is the answer's text and nothing else, e.g.
+        where it must follow a grammar; `reply` leaves the same text out where they are generated.
+        """
+        return tokenizer.encode("\n") if self.kind == "glm4" else []
+
     def stop_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
         """Return the ids that end an answer."""
         stops = (END, USER, OBSERVATION) if self.kind == "glm4" else (END,)

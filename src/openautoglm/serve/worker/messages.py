@@ -29,7 +29,7 @@ _COUNT, _NUMBER = whole(0, MOST_NUMBER), whole(0, 2**31 - 1)
 _TOKEN, _LOGPROB = whole(0, 2**31 - 1), real()
 _FINISHES = get_args(Finish)
 _PIECE = row(_NUMBER, whole(0, 255), many(_TOKEN, MOST_IDS), many(_LOGPROB, MOST_IDS),
-             many(many(row(_TOKEN, _LOGPROB), 100), MOST_IDS), maybe(one_of(*_FINISHES)))
+             many(many(row(_TOKEN, _LOGPROB), 100), MOST_IDS), maybe(one_of(*_FINISHES)), maybe(real(0)))
 _STATS = row(*[maybe(real(0))] * len(fields(Stats)))
 
 

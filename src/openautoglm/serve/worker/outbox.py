@@ -53,8 +53,8 @@ class Outbox:
         number = job.number
 
         def hear(piece: Piece) -> None:
-            copy, ids, logprobs, _, finish = piece
-            if finish is None and copy == 0 and len(ids) == 1 and not logprobs:
+            copy, ids, logprobs, _, finish, queued_s = piece
+            if finish is None and copy == 0 and len(ids) == 1 and not logprobs and queued_s is None:
                 self._numbers.append(number)
                 self._ids.append(ids[0])
             elif not job.gone:

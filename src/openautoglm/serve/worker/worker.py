@@ -143,7 +143,7 @@ class Worker:
             raise
         self._facts = facts_of(child.hello)
         _log.info("%s serves %s", self._name, self._bundle,
-                  extra={"process": child.process.pid, "target": self._facts.target, "pages": self._facts.pages})
+                  extra={"pid": child.process.pid, "target": self._facts.target, "pages": self._facts.pages})
         return child
 
     async def _keep(self) -> None:

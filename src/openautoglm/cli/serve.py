@@ -1,0 +1,142 @@
+"""``autoglm serve BUNDLE``: a bundle behind OpenAI's interface."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from openautoglm.core.errors import TaskError
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+_PEM = "PEM file."
+
+
+@app.command()
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="A bundle (folder, .zip or .pkl), or the folder of a released GLM "
+                                           "checkpoint.", metavar="BUNDLE")],
+    name: Annotated[str | None, typer.Option(help="The model's name for clients; left out, the bundle's own.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any.")] = 8080,
+    target: Annotated[str, typer.Option(help="What runs the model: auto, native, torch:cpu or torch:cuda.")] = "auto",
+    quantise: Annotated[str | None, typer.Option(help="Round the weights when loading: int8 or int4.")] = None,
+    group: Annotated[int | None, typer.Option(help="Weights that share a scale: 32, 64, 128; 0: a row.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; left out, the cores there are.")] = None,
+    memory_limit: Annotated[str | None, typer.Option(help="Most memory for the model, e.g. 2GiB.")] = None,
+    cache_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that the cache holds.")] = None,
+    max_batch: Annotated[int | None, typer.Option(min=1, help="Sequences that run together.")] = None,
+    max_batch_tokens: Annotated[int | None, typer.Option(min=1, help="Token rows of a step.")] = None,
+    max_wait: Annotated[float | None, typer.Option(min=0, help="Seconds to wait for company; see --min-batch.")] = None,
+    min_batch: Annotated[int | None, typer.Option(min=1, help="Sequences worth starting for at once.")] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="Engines, each in a process of its own.")] = 1,
+    in_process: Annotated[bool, typer.Option("--in-process", help="The engine in the server's own process.")] = False,
+    queue: Annotated[int | None, typer.Option(min=0, help="Prompts that may wait; more get 429.")] = None,
+    queue_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that may wait; more get 429.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that a request may take.")] = None,
+    limits: Annotated[Path | None, typer.Option(help="YAML file of further bounds on requests.")] = None,
+    shutdown_timeout: Annotated[float, typer.Option(min=0, help="Seconds that running requests may take to finish "
+                                                    "after SIGTERM.")] = 30.0,
+    allowed_host: Annotated[list[str] | None, typer.Option(help="A name that clients may call the server by.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help=f"Certificate, for HTTPS. {_PEM}")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help=f"Key of the certificate. {_PEM}")] = None,
+    tls_clients: Annotated[Path | None, typer.Option(help="Authorities whose certificates clients must show. "
+                                                     + _PEM)] = None,
+    otlp: Annotated[str | None, typer.Option(help="Send traces there, e.g. http://127.0.0.1:4318/v1/traces.")] = None,
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
+) -> None:
+    """Serve a bundle over HTTP until a signal comes.
+
+    The routes are OpenAI's: /v1/completions, /v1/chat/completions, /v1/embeddings, /v1/models; besides /tokenize,
+    /detokenize, /healthz, /ready, /metrics, /version and /openapi.json. The first SIGTERM or Ctrl+C lets running
+    requests finish, the second one ends at once.
+    """
+    from openautoglm.pipeline.engines import program_settings
+
+    _need_extra()
+    program = program_settings({"target": target, "quantise": quantise, "group": group, "threads": threads,
+                                "memory_limit": memory_limit, "cache_tokens": cache_tokens})
+    engine = _given(max_batch=max_batch, max_batch_tokens=max_batch_tokens, max_wait=max_wait, min_batch=min_batch)
+    rest = {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key, "tls_clients": tls_clients,
+            "shutdown_timeout_s": shutdown_timeout, "log_prompts": log_prompts,
+            "hosts": tuple(allowed_host) if allowed_host else None}
+    bounds = {**_read(limits), **_given(timeout_s=timeout)}
+    given = {"name": name, "in_process": in_process, "replicas": replicas, "otlp": otlp, "rest": rest,
+             "service": {"limits": bounds, "queue": _given(requests=queue, tokens=queue_tokens)}}
+    raise typer.Exit(0 if _run(bundle, given, program, engine) else 1)
+
+
+def _need_extra() -> None:
+    from openautoglm.core.extras import require
+    from openautoglm.core.needs import EXTRAS, NEEDS
+
+    for module in NEEDS["serve"].modules:
+        require(module, EXTRAS[module])
+
+
+def _run(bundle: Path, given: Mapping[str, Any], program: Any, engine: Mapping[str, Any]) -> bool:
+    """Serve; whether everything that was under way has ended well."""
+    from openautoglm.serve.rest.server import adopt_uvicorn_log
+    from openautoglm.serve.rest.start import ServeSettings, serve_bundle
+
+    most = engine.get("max_batch", 0)
+    if most > program.max_wanted:
+        program = program.model_copy(update={"max_wanted": most})
+    worker = {"program": program, "engine": engine, **_log_options()}
+    settings = _settings(ServeSettings, {**given, "worker": worker})
+    adopt_uvicorn_log()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(serve_bundle(bundle, settings))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Options that were not left out."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _read(limits: Path | None) -> dict[str, Any]:
+    if limits is None:
+        return {}
+    import yaml
+
+    try:
+        found = yaml.safe_load(limits.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise TaskError(f"cannot be read: {error}", where=str(limits), remedy="give a YAML file of bounds") from error
+    if not isinstance(found, Mapping):
+        raise TaskError("is no mapping of bounds", where=str(limits), remedy="write e.g. max_tokens: 512")
+    return dict(found)
+
+
+def _settings(kind: Any, given: Mapping[str, Any]) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise TaskError(faults.replace("Value error, ", ""), where="autoglm serve",
+                        remedy="change these options") from error
+
+
+def _log_options() -> dict[str, str]:
+    """How the engine's process shall write its log: as this one does."""
+    from openautoglm.core import log
+
+    ours = next((handler for handler in log.get().handlers if isinstance(handler, log.StderrHandler)), None)
+    form = "json" if ours is not None and isinstance(ours.formatter, log.JsonFormatter) else "text"
+    names = {10: "debug", 20: "info", 30: "warning", 40: "error"}
+    return {"log_format": form, "log_level": names.get(log.get().getEffectiveLevel(), "info")}
+
+
+def _loop_factory() -> Any:
+    from openautoglm.core.extras import installed
+
+    if not installed("uvloop"):
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop

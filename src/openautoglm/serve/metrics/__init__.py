@@ -1,0 +1,1 @@
+"""Figures for Prometheus in vLLM's names, and traces for OpenTelemetry."""

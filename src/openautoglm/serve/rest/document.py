@@ -1,0 +1,59 @@
+"""The OpenAPI document: asks from their own models, faults in one form, keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from openautoglm.serve.rest import replies
+from openautoglm.serve.wire import asks as forms
+from openautoglm.serve.wire.fields import Ask
+
+_REFERENCE = "#/components/schemas/{model}"
+_ASKS: tuple[type[Ask], ...] = (forms.CompletionAsk, forms.ChatAsk, forms.EmbeddingAsk, forms.TokenizeAsk,
+                                forms.DetokenizeAsk)
+_WHY = {400: "The request is wrong; `param` names the field.", 401: "No key, or none that is known.",
+        403: "The key lacks the scope, or the call comes from another site.", 404: "There is no such model.",
+        405: "The route knows other methods.", 408: "The time was over.", 413: "The body is too large.",
+        415: "The body is no JSON.", 429: "The queue is full, or the key's share is used up; see `Retry-After`.",
+        500: "A fault of the server.", 503: "The model is starting, restarting or ending; see `Retry-After`."}
+_ALWAYS = (401, 403, 500, 503)
+_OF_BODIES = (400, 413, 415)
+_OPEN = ("/healthz", "/ready", "/version")
+
+
+def asks(kind: type[Ask], examples: dict[str, Any]) -> dict[str, Any]:
+    """The body of a route, by the model of its ask."""
+    schema = {"$ref": _REFERENCE.format(model=kind.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema,
+                                                                              "examples": examples}}}}
+
+
+def faults(*more: int) -> dict[int | str, dict[str, Any]]:
+    """The faults of a route: those that every route has, those of bodies where it takes one, and `more`."""
+    return {status: {"model": replies.Error, "description": _WHY[status]} for status in sorted({*_ALWAYS, *more})}
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """Write the document; once, then it is kept."""
+    if app.openapi_schema is None:
+        made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes,
+                           openapi_version=app.openapi_version)
+        _, found = models_json_schema([(kind, "validation") for kind in _ASKS], ref_template=_REFERENCE)
+        parts = made.setdefault("components", {})
+        parts["schemas"] = {**parts.get("schemas", {}), **found.get("$defs", {})}
+        parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, methods in made["paths"].items():
+            for route in methods.values():
+                if path not in _OPEN:
+                    route["security"] = [{}, {"key": []}]
+                if "requestBody" in route:
+                    error = route["responses"]["500"]["content"]
+                    route["responses"] |= {str(status): {"description": _WHY[status], "content": error}
+                                           for status in _OF_BODIES if str(status) not in route["responses"]}
+                    route["responses"].pop("422", None)
+        app.openapi_schema = made
+    return app.openapi_schema

@@ -1,0 +1,75 @@
+"""How connections are taken: no head may trickle in for ever, and one that nobody reads can be ended at once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from openautoglm.core.errors import ResourceError
+from openautoglm.serve.rest.settings import RestSettings
+
+_BACKLOG = 2048
+
+
+def door(settings: RestSettings) -> type[HttpToolsProtocol]:
+    """The protocol of a server with these settings."""
+    class Door(HttpToolsProtocol):
+        """One connection."""
+
+        _late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._expect()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._came()
+            super().connection_lost(exc)
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self.scope["abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+            self._expect()
+
+        def on_headers_complete(self) -> None:
+            self._came()
+            super().on_headers_complete()
+
+        def _expect(self) -> None:
+            """The head of a request must come in time."""
+            if self._late is None:
+                self._late = self.loop.call_later(settings.header_s, self.transport.abort)
+
+        def _came(self) -> None:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
+
+    return Door
+
+
+def listen(settings: RestSettings) -> socket.socket:
+    """Take the address.
+
+    Raises:
+        ResourceError: it is taken, or none of this machine.
+    """
+    where = f"{settings.host}:{settings.port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port,
+                                                                type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)  # by the protocol asyncio sees that small writes must not wait
+    except OSError as error:
+        raise ResourceError(f"is no address: {error.strerror}", where=where, remedy="correct --host") from error
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen(_BACKLOG)
+        made.setblocking(False)
+    except OSError as error:
+        made.close()
+        raise ResourceError(f"cannot be listened on: {error.strerror}", where=where,
+                            remedy="end the program that holds the port, or choose another one with --port") from error
+    return made

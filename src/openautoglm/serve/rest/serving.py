@@ -1,0 +1,29 @@
+"""What one server is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from openautoglm.serve.callers import Guard, NoKeys
+from openautoglm.serve.metrics.prometheus import Metrics
+from openautoglm.serve.rest.settings import RestSettings
+from openautoglm.serve.service.models import Models
+from openautoglm.serve.wire.limits import Limits
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What one server is made of.
+
+    Attributes:
+        models: what it serves.
+        metrics: its figures; told by the services, read under ``/metrics``.
+        guard: tells who calls.
+        limits: on what is asked.
+    """
+
+    models: Models
+    metrics: Metrics
+    guard: Guard = field(default_factory=NoKeys)
+    settings: RestSettings = field(default_factory=RestSettings)
+    limits: Limits = field(default_factory=Limits)

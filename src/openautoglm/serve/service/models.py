@@ -1,0 +1,85 @@
+"""The models of a server by name: the seam to whatever loads them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from openautoglm.serve.faults import NotFound
+from openautoglm.serve.service.readiness import Readiness
+from openautoglm.serve.service.service import Service
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a client may know of a model.
+
+    Attributes:
+        created: seconds since 1970.
+        max_tokens: of prompt and answer together; None while it is not loaded.
+        fingerprint: of its files; None while it is not loaded.
+    """
+
+    name: str
+    created: int
+    max_tokens: int | None = None
+    fingerprint: str | None = None
+
+
+class Models(Protocol):
+    """Finds models by their names."""
+
+    async def listed(self) -> Sequence[Model]:
+        """All that can be asked for."""
+
+    def use(self, name: str | None) -> AbstractAsyncContextManager[Service]:
+        """The service of a model, which stays loaded within; the only one, or a default, where no name is given.
+
+        Raises:
+            NotFound: there is no such model.
+            Unavailable: it cannot be loaded now.
+        """
+
+    def loaded(self) -> Mapping[str, Service]:
+        """Those that are loaded now."""
+
+    async def unready(self) -> str | None:
+        """Why the server cannot serve; None where it can."""
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take nothing in any more, and wait for what is under way; whether it ended in time."""
+
+
+class OneModel:
+    """The models of a server that has one."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._readiness = Readiness(service.backend)
+
+    async def listed(self) -> Sequence[Model]:
+        """See `Models`."""
+        service = self._service
+        return (Model(service.name, service.created, service.backend.facts.max_tokens, service.fingerprint),)
+
+    @asynccontextmanager
+    async def use(self, name: str | None) -> AsyncIterator[Service]:
+        """See `Models`."""
+        if name not in (None, self._service.name):
+            raise NotFound(f"there is no model {str(name)[:100]!r}", where="model",
+                           remedy=f"ask for {self._service.name!r}; /v1/models lists what there is")
+        yield self._service
+
+    def loaded(self) -> Mapping[str, Service]:
+        """See `Models`."""
+        return {self._service.name: self._service}
+
+    async def unready(self) -> str | None:
+        """See `Models`."""
+        return "the server is ending" if self._service.queue.closed else await self._readiness.fault()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """See `Models`."""
+        return await self._service.drain(timeout_s)
