@@ -15,6 +15,7 @@ from typing import Literal
 from openautoglm.core import log
 from openautoglm.core.errors import AutoGLMError, BundleError
 from openautoglm.core.files import atomic_folder, sha256_file
+from openautoglm.core.progress import Progress, progress
 from openautoglm.models.bundle import Bundle, open_bundle
 from openautoglm.models.card import CARD_NAME, is_plain_name
 from openautoglm.serve.faults import DiskFull, Unavailable
@@ -45,9 +46,10 @@ class BundleStore:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             if shutil.disk_usage(self.root).free < size_bytes(bundle):
                 raise OSError(errno.ENOSPC, "no space left")
-            with atomic_folder(self.root / location) as part:
+            size = size_bytes(bundle) / _BLOCK
+            with atomic_folder(self.root / location) as part, progress(size, "copy", "MiB") as bar:
                 for file, expected in {**bundle.card.files, CARD_NAME: fingerprint(bundle)}.items():
-                    if _copy(bundle.path / file, part / file) != expected:
+                    if _copy(bundle.path / file, part / file, bar) != expected:
                         raise BundleError(f"{file} changed while it was copied", where=str(bundle.path),
                                           remedy="register it again when nobody writes it")
         except OSError as error:
@@ -120,11 +122,12 @@ def fingerprint(bundle: Bundle) -> str:
     return sha256_file(bundle.path / CARD_NAME)
 
 
-def _copy(source: Path, target: Path) -> str:
+def _copy(source: Path, target: Path, bar: Progress) -> str:
     """Copy a file and return the SHA-256 of what was written."""
     digest = hashlib.sha256()
     with source.open("rb") as read, target.open("xb") as write:
         while block := read.read(_BLOCK):
             digest.update(block)
             write.write(block)
+            bar.advance(len(block) / _BLOCK)
     return digest.hexdigest()
