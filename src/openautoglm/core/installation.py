@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from openautoglm.core.errors import MissingExtraError
 from openautoglm.core.extras import installed, require
-from openautoglm.core.needs import NEEDS, OPTIONAL, Finding
+from openautoglm.core.needs import EXTRAS, NEEDS, OPTIONAL, Finding
 
 OLDEST_PYTHON = (3, 11)
 INSTALL = "pip install -e '.[train]' -c constraints.txt"
@@ -24,12 +24,12 @@ def python() -> Finding:
 
 def modules(needed: tuple[str, ...]) -> Iterator[Finding]:
     """Every module that some verb needs; those in `needed` are imported for real."""
-    modules = {module: need.extra for need in NEEDS.values() for module in need.modules}
-    for module, extra in modules.items():
+    modules = dict.fromkeys(module for need in NEEDS.values() for module in need.modules)
+    for module in modules:
         users = tuple(verb for verb, need in NEEDS.items() if module in need.modules)
-        broken = _import_fault(module, extra) if module in needed else None
+        broken = _import_fault(module) if module in needed else None
         if not installed(module):
-            remedy = MissingExtraError(module, extra).remedy or ""
+            remedy = MissingExtraError(module, EXTRAS.get(module, "train")).remedy or ""
             yield Finding(module, "failure", "not installed", remedy, users)
         elif broken:
             remedy = f"pip install --force-reinstall {module} -c constraints.txt"
@@ -44,10 +44,10 @@ def modules(needed: tuple[str, ...]) -> Iterator[Finding]:
             yield Finding(module, "warning", f"not installed; {use} is not available", remedy)
 
 
-def _import_fault(module: str, extra: str) -> str | None:
+def _import_fault(module: str) -> str | None:
     """Import a module for real; return what is wrong with it, None where nothing is."""
     try:
-        require(module, extra)
+        require(module, EXTRAS.get(module, "train"))
     except (MissingExtraError, ImportError, OSError, RuntimeError) as error:
         return f"does not import: {str(error).splitlines()[0]}"
     return None

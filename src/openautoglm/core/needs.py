@@ -10,18 +10,19 @@ Status = Literal["ok", "warning", "failure", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one verb needs: modules (of the extra `extra`), free memory and free disk in GiB."""
+    """What one verb needs: modules (of the extra that `EXTRAS` names), free memory and free disk in GiB."""
 
     modules: tuple[str, ...] = ()
     memory_gib: float = 0.25
     disk_gib: float = 0.1
-    extra: str = "train"
 
 
 _MODEL = ("torch", "transformers")
 _CLEAN = ("ftfy", "regex", "rensa", "polars")
 _SCORES = ("sacrebleu", "rouge_score")
 _REGISTRY = ("sqlalchemy", "alembic")
+EXTRAS = dict.fromkeys((*_REGISTRY, "argon2"), "serve")
+"""The extra that a module comes with; ``train`` where it is not named."""
 NEEDS: dict[str, Need] = {
     "run": Need((*_MODEL, *_CLEAN, *_SCORES, "optuna"), memory_gib=2, disk_gib=1),
     "check": Need(),
@@ -31,8 +32,8 @@ NEEDS: dict[str, Need] = {
     "evaluate": Need(_SCORES, memory_gib=1),
     "generate": Need(memory_gib=1),
     "graph": Need(),
-    "models": Need(_REGISTRY, extra="serve"),
-    "keys": Need((*_REGISTRY, "argon2"), extra="serve"),
+    "models": Need(_REGISTRY),
+    "keys": Need((*_REGISTRY, "argon2")),
     "report": Need(),
     "doctor": Need(memory_gib=0, disk_gib=0),
 }

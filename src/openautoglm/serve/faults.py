@@ -66,7 +66,7 @@ TABLE: dict[str, Row] = {
 }
 
 
-class Fault(AutoGLMError):
+class Fault(AutoGLMError):  # noqa: N818 - a kind of fault is named after what happened
     """A fault that a client is told.
 
     Args:

@@ -183,6 +183,9 @@ def test_known_keys_work_through_an_outage_and_new_ones_do_not() -> None:
     keys.lost = True
     clock.at_s += 50
     assert run(guard.authenticate(HEADER, "10.0.0.1")).key_id == KEY_ID
+    asked = keys.asked
+    assert run(guard.authenticate(HEADER, "10.0.0.1")).key_id == KEY_ID
+    assert keys.asked == asked  # not every request waits for a store that is gone
     with pytest.raises(StoreLost):
         run(guard.authenticate(f"Bearer {OTHER}", "10.0.0.1"))
     clock.at_s += 51
@@ -203,6 +206,19 @@ def test_many_requests_with_one_key_compute_one_hash(hashes: list[str]) -> None:
     assert hashes == [TOKEN]
 
 
+def test_one_request_asks_the_store_again_and_the_others_do_not_wait() -> None:
+    keys, clock = Keys(RECORD), Clock()
+    guard = guard_of(keys, clock, cached_s=10)
+
+    async def work() -> None:
+        await guard.authenticate(HEADER, "10.0.0.1")
+        clock.at_s += 11
+        await asyncio.gather(*(guard.authenticate(HEADER, "10.0.0.1") for _ in range(20)))
+
+    run(work())
+    assert keys.asked == 2
+
+
 def test_a_flood_of_wrong_keys_is_stopped_by_address(hashes: list[str]) -> None:
     clock = Clock()
     guard = guard_of(Keys(RECORD), clock, failures_per_min=4)
@@ -214,14 +230,15 @@ def test_a_flood_of_wrong_keys_is_stopped_by_address(hashes: list[str]) -> None:
     kinds = run(work())
     assert kinds.count(RateLimited) >= 20 - 4 - 2
     assert len(hashes) <= 4 + 2
-    assert run(guard.authenticate(HEADER, "10.0.0.2")).key_id == KEY_ID
-    with pytest.raises(RateLimited):
+    with pytest.raises(RateLimited):  # nobody is known yet, so the right key has to wait too
         run(guard.authenticate(HEADER, "10.0.0.1"))
-    clock.at_s += 15
-    run(guard.authenticate(HEADER, "10.0.0.1"))
-    with pytest.raises(Unauthorised):  # of the right key's address, which stays known
+    assert run(guard.authenticate(HEADER, "10.0.0.2")).key_id == KEY_ID
+    assert run(guard.authenticate(HEADER, "10.0.0.1")).key_id == KEY_ID  # known now, whatever others send
+    with pytest.raises(RateLimited):
         run(guard.authenticate(f"Bearer {OTHER}", "10.0.0.1"))
-    assert run(guard.authenticate(HEADER, "10.0.0.1")).key_id == KEY_ID
+    clock.at_s += 15 * 3
+    with pytest.raises(Unauthorised):
+        run(guard.authenticate(f"Bearer {OTHER}", "10.0.0.1"))
 
 
 def test_callers_that_wait_for_a_hash_are_bounded() -> None:
@@ -247,12 +264,12 @@ def test_logs_hold_the_id_and_never_the_key(caplog: pytest.LogCaptureFixture) ->
 
 def test_keys_are_off_on_loopback_only() -> None:
     guard = Guard(None, bind="127.0.0.1")
-    assert guard.open
+    assert not guard.keyed
     assert run(guard.authenticate(None, "127.0.0.1")).scopes == set(SCOPES)
     for bind in ("0.0.0.0", "::", "10.0.0.1", "example.org"):
         with pytest.raises(ResourceError, match="serves this machine only"):
             Guard(None, bind=bind)
-    assert not Guard(Keys(), bind="0.0.0.0").open
+    assert Guard(Keys(), bind="0.0.0.0").keyed
 
 
 def test_rates_of_a_key_hold_over_its_requests() -> None:

@@ -59,6 +59,9 @@ def test_scopes() -> None:
         Who(frozenset({"admin"})).require("infer")
     assert ANYONE.scopes == set(SCOPES)
     assert Who(frozenset(), "abc").actor == "key:abc"
+    assert Who(frozenset(), "abc").name == "abc"
+    assert len({Who(frozenset(), key).salt for key in ("abc", "abd", "")}) == 3
+    assert ANYONE.salt == b""
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "LOCALHOST.",
@@ -92,7 +95,7 @@ def test_requests_under_another_name(host: str | None, origin: str | None) -> No
 
 
 def seen(memory: Remembered, token: str) -> Seen:
-    return Seen(memory.digest(token), KeyRecord(token, token, "h", frozenset()), 0.0, 0.0)
+    return Seen(memory.digest(token), KeyRecord(token, token, "h", frozenset()), 0.0, 0.0, 0.0)
 
 
 def test_what_is_remembered_is_bounded_and_forgotten() -> None:

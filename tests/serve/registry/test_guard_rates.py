@@ -138,7 +138,9 @@ def test_wrong_keys_by_address() -> None:
     clock.at_s += 20
     failures.check("10.0.0.1")
     for number in range(5):
+        failures.count("")
         failures.count(f"10.0.1.{number}")
+    failures.check("")
     assert len(failures._buckets) == 2
 
 

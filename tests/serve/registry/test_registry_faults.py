@@ -63,10 +63,28 @@ def test_a_file_that_is_swapped_is_opened_anew(lite: Registry, file: Path, tmp_p
 def test_work_is_tried_again_while_the_file_is_away(lite: Registry, file: Path) -> None:
     away = file.with_suffix(".away")
     file.rename(away)
-    patient = lite.database
-    patient.settings = QUICK.model_copy(update={"retry_s": 20})
+    lite.database.settings = QUICK.model_copy(update={"retry_s": 20})
     threading.Timer(0.3, lambda: away.rename(file)).start()
     assert list(lite.snapshot().models) == ["reports"]
+
+
+def test_while_it_is_lost_nobody_waits_for_another_try(lite: Registry, file: Path) -> None:
+    pauses: list[float] = []
+    lite.database._sleep = pauses.append
+    lite.database.settings = QUICK.model_copy(update={"retry_s": 0.06})
+    file.rename(file.with_suffix(".away"))
+    for pause_after in (True, False, False):
+        before = len(pauses)
+        with pytest.raises(StoreLost):
+            lite.snapshot()
+        assert (len(pauses) > before) == pause_after
+    file.with_suffix(".away").rename(file)
+    assert list(lite.snapshot().models) == ["reports"]
+    file.rename(file.with_suffix(".away"))
+    before = len(pauses)
+    with pytest.raises(StoreLost):
+        lite.snapshot()
+    assert len(pauses) > before
 
 
 def test_a_full_disk_stores_nothing_and_reading_goes_on(lite: Registry) -> None:
@@ -120,7 +138,7 @@ def test_our_own_faults_are_not_taken_for_the_database_s(lite: Registry) -> None
     with pytest.raises(IntegrityError):
         lite.database.write(twice)
     with pytest.raises(OperationalError, match="no such table"):
-        lite.database.read(lambda connection: connection.execute(text("SELECT * FROM nothing")))
+        lite.database.read(lambda connection: connection.execute(text("SELECT * FROM nowhere")))
     assert runs == 1
     assert lite.database.read(lambda connection: connection.execute(
         text("SELECT count(*) FROM autoglm_marks WHERE name = 'x'")).scalar()) == 0

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar, TypeVarTuple
 
 from openautoglm.core import log
 from openautoglm.serve.faults import Fault, Overloaded, StoreLost, Unauthorised
@@ -18,6 +21,9 @@ from openautoglm.serve.guard.settings import GuardSettings
 _SCHEME = "bearer"
 _MOST_CHARACTERS = 256
 _TOUCH_S = 60.0
+_ASKING = 4  # threads that ask the store
+Given = TypeVarTuple("Given")
+T = TypeVar("T")
 _REMEDY = "send `Authorization: Bearer KEY` with a key made by `autoglm keys create`"
 
 
@@ -46,19 +52,21 @@ class Guard:
         self._rates = Rates(clock)
         self._failures = Failures(self.settings.failures_per_min, clock)
         self._hashing = asyncio.Semaphore(self.settings.hash_at_once)
+        self._threads = ThreadPoolExecutor(self.settings.hash_at_once + _ASKING, thread_name_prefix="guard")
         self._waiting = 0
 
     @property
-    def open(self) -> bool:
-        """Whether keys are off; then REST must also ask `hosts.check_local`."""
-        return self._store is None
+    def keyed(self) -> bool:
+        """Whether callers need a key; where they do not, REST must also ask `hosts.check_local`."""
+        return self._store is not None
 
-    async def authenticate(self, header: str | None, client: str) -> Who:
+    async def authenticate(self, header: str | None, client: str = "") -> Who:
         """Say who sends the header ``Authorization``.
 
         Args:
             header: its value, e.g. ``Bearer autoglm_...``; None where there is none.
-            client: address of the peer, without its port.
+            client: address of the peer, without its port; empty where it has none, as on a socket of this machine:
+                then wrong keys are bounded by the number of hashes at a time alone.
 
         Raises:
             Unauthorised: no key, or one that is unknown, expired or revoked; which of them is only logged.
@@ -74,7 +82,7 @@ class Guard:
         seen = self._seen.get(digest)
         if seen is None:
             record = await self._first(self._store, token, digest, client)
-        elif self._clock() - seen.asked_s < self.settings.cached_s:
+        elif self._clock() - seen.tried_s < self.settings.cached_s:
             record = seen.record
         else:
             record = await self._again(self._store, token, seen)
@@ -116,20 +124,24 @@ class Guard:
 
     async def _verify(self, store: Store, token: str, digest: bytes) -> Record | None:
         """One argon2 verification, in a thread; as long for an unknown id."""
-        record = await asyncio.to_thread(store.get, secret.id_of(token) or "")
-        if not await asyncio.to_thread(secret.verify, token, record.hash if record is not None else None):
+        record = await self._thread(store.get, secret.id_of(token) or "")
+        if not await self._thread(secret.verify, token, record.hash if record is not None else None):
             return None
         assert record is not None
         if record.live(self._now()):
             at_s = self._clock()
-            self._seen.put(Seen(digest, record, hashed_s=at_s, asked_s=at_s))
+            self._seen.put(Seen(digest, record, hashed_s=at_s, asked_s=at_s, tried_s=at_s))
             await self._touch(store, record)
         return record
 
     async def _again(self, store: Store, token: str, seen: Seen) -> Record | None:
-        """A key that passed before: ask whether it still stands, and compute its hash again once in a while."""
+        """A key that passed before: ask whether it still stands, and compute its hash again once in a while.
+
+        One request asks; those that come meanwhile believe the last answer.
+        """
+        self._seen.put(replace(seen, tried_s=self._clock()))
         try:
-            record = await asyncio.to_thread(store.get, seen.record.key_id)
+            record = await self._thread(store.get, seen.record.key_id)
         except StoreLost:
             if self._clock() - seen.asked_s < self.settings.outage_s:
                 return seen.record
@@ -139,10 +151,10 @@ class Guard:
         hashed_s, at_s = seen.hashed_s, self._clock()
         if at_s - hashed_s > self.settings.remembered_s:
             async with self._hashing:
-                if not await asyncio.to_thread(secret.verify, token, record.hash):
+                if not await self._thread(secret.verify, token, record.hash):
                     return None
             hashed_s = at_s
-        self._seen.put(Seen(seen.digest, record, hashed_s=hashed_s, asked_s=at_s))
+        self._seen.put(Seen(seen.digest, record, hashed_s=hashed_s, asked_s=at_s, tried_s=at_s))
         await self._touch(store, record)
         return record
 
@@ -151,9 +163,13 @@ class Guard:
         if record.used_s is not None and self._now() - record.used_s < _TOUCH_S:
             return
         try:
-            await asyncio.to_thread(store.touch, record.key_id)
+            await self._thread(store.touch, record.key_id)
         except Fault as fault:
             log.get(__name__).warning("the use of a key was not noted", extra={"cause": fault.message})
+
+    async def _thread(self, call: Callable[[*Given], T], *arguments: *Given) -> T:
+        """Call what blocks in a thread of our own, so that a store that hangs takes none from others."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
     def _refuse(self, token: str, client: str) -> None:
         self._failures.count(client)

@@ -118,8 +118,8 @@ class Failures:
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     def check(self, client: str) -> None:
-        """Raise RateLimited where `client` has sent too many wrong keys."""
-        bucket = self._buckets.get(network(client))
+        """Raise RateLimited where `client` has sent too many wrong keys; one without an address never has."""
+        bucket = self._buckets.get(network(client)) if client else None
         wait_s = bucket.wait_s(1, self._clock()) if bucket is not None else 0.0
         if wait_s > 0:
             raise RateLimited("too many wrong keys from this address",
@@ -127,6 +127,8 @@ class Failures:
 
     def count(self, client: str) -> None:
         """Count a wrong key."""
+        if not client:
+            return
         name, now_s = network(client), self._clock()
         self._buckets.setdefault(name, Bucket(self._per_min, now_s)).take(1, now_s)
         self._buckets.move_to_end(name)

@@ -20,13 +20,15 @@ class Seen:
     Attributes:
         record: what the store knew of it.
         hashed_s: when its hash was computed last.
-        asked_s: when the store was asked last.
+        asked_s: when the store answered last.
+        tried_s: when it was asked last, whether it answered or not.
     """
 
     digest: bytes
     record: Record
     hashed_s: float
     asked_s: float
+    tried_s: float
 
 
 class Remembered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -25,6 +26,16 @@ class Who:
     key_id: str = ""
     requests_per_min: int | None = None
     tokens_per_min: int | None = None
+
+    @property
+    def name(self) -> str:
+        """How logs and figures name them."""
+        return self.key_id
+
+    @property
+    def salt(self) -> bytes:
+        """Pages of the cache are shared only among requests of one salt, so that no key can time another's prompts."""
+        return hashlib.sha256(self.key_id.encode()).digest()[:16] if self.key_id else b""
 
     @property
     def actor(self) -> str:

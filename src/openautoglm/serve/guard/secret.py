@@ -36,7 +36,7 @@ def verify(token: str, hashed: str | None) -> bool:
     """Whether `token` is the key behind `hashed`; takes as long where there is no hash. About 30 ms, blocks."""
     try:
         return _HASHER.verify(hashed if hashed is not None else _nobodys(), token) and hashed is not None
-    except (VerificationError, InvalidHashError):
+    except (VerificationError, InvalidHashError, UnicodeEncodeError):
         return False
 
 

@@ -31,7 +31,7 @@ def note(database: Database, connection: Connection, by: str, action: str, subje
     """Write a line; `detail` must be JSON-like and hold no secret and no text of a user's."""
     connection.execute(insert(AUDIT).values(
         at_s=database.now(), by=by[:96], action=action, subject=subject[:160],
-        detail=json.dumps(detail, ensure_ascii=False, sort_keys=True)))
+        detail=json.dumps(detail, sort_keys=True)))
 
 
 def changed(database: Database, connection: Connection, by: str, action: str, subject: str, **detail: object) -> None:

@@ -57,19 +57,20 @@ class Catalog:
         self._dice = dice or random.Random()
         self._unsent: Counter[tuple[int, int, int]] = Counter()
         self._task: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
         self._tidied_s = now()
 
     async def start(self) -> None:
         """Read the registry, then go on in the background; raises a Fault where it cannot be read at all."""
         await self.refresh()
+        self._stop.clear()
         self._task = asyncio.create_task(self._keep(), name="catalog")
 
     async def close(self) -> None:
         """End the task and send what was counted, as far as the database answers."""
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            self._stop.set()  # not cancelled: a count that is being stored would be counted twice
+            await self._task
             self._task = None
             with suppress(Fault):
                 await self.flush()
@@ -99,11 +100,11 @@ class Catalog:
 
     async def refresh(self) -> bool:
         """Look whether the registry has changed, and read it then; return whether it has."""
-        revision = await asyncio.to_thread(self.registry.revision)
+        revision = await self.registry.run(self.registry.revision)
         if revision == self.snapshot.revision:
             return False
-        snapshot = await asyncio.to_thread(self.registry.snapshot)
-        self.wishes = tuple(await asyncio.to_thread(self.registry.wishes.list))
+        snapshot = await self.registry.run(self.registry.snapshot)
+        self.wishes = tuple(await self.registry.run(self.registry.wishes.list))
         self.snapshot = snapshot
         return True
 
@@ -111,7 +112,7 @@ class Catalog:
         """Send what was counted since the last time; what could not be sent is kept for the next."""
         sending, self._unsent = self._unsent, Counter()
         try:
-            await asyncio.to_thread(self.registry.outcomes.add, dict(sending))
+            await self.registry.run(self.registry.outcomes.add, dict(sending))
         except BaseException:
             self._unsent.update(sending)
             for old in sorted(self._unsent, key=lambda key: key[1])[: max(0, len(self._unsent) - self.settings.unsent)]:
@@ -134,7 +135,7 @@ class Catalog:
             await self.refresh()
         if self._now() - self._tidied_s > _TIDY_S:
             self._tidied_s = self._now()
-            await asyncio.to_thread(self.registry.tidy)
+            await self.registry.run(self.registry.tidy)
 
     async def _judge(self, model: Model) -> dict[str, Verdict]:
         route = model.route
@@ -142,7 +143,7 @@ class Catalog:
         assert route.baseline is not None
         since_s = max(route.since_s, self._now() - self._canary.settings.window_s)
         ids = {share.number: model.versions[share.number].id for share in route.live}
-        totals = await asyncio.to_thread(self.registry.outcomes.totals, ids.values(), since_s=since_s)
+        totals = await self.registry.run(self.registry.outcomes.totals, ids.values(), since_s=since_s)
         verdicts = {share.number: self._canary.judge(totals[ids[share.number]], totals[ids[route.baseline.number]])
                     for share in route.candidates}
         for share in route.candidates:
@@ -153,15 +154,17 @@ class Catalog:
         return {f"{model.name}/{number}": verdict for number, verdict in verdicts.items()}
 
     async def _roll_back(self, model: Model, share: Share, reason: str, revision: int) -> None:
-        done = await asyncio.to_thread(self.registry.routes.roll_back, model.name, share.number, revision=revision,
+        done = await self.registry.run(self.registry.routes.roll_back, model.name, share.number, revision=revision,
                                        reason=reason, by=_BY)
         if done:
             log.get(__name__).warning("a version on trial was rolled back", extra={
                 "version": f"{model.name}/{share.number}", "reason": reason})
 
     async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(self.settings.refresh_s)
+        while not self._stop.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), self.settings.refresh_s)
+                return
             try:
                 await self.look()
             except Fault as fault:

@@ -77,8 +77,8 @@ class Conversations:
             TooLarge: more turns, bytes or conversations than allowed; nothing was stored.
         """
         check(name)
-        lines = [json.dumps(message, ensure_ascii=False, separators=(",", ":")) for message in messages]
-        size_bytes = sum(len(line.encode("utf-8", "surrogatepass")) for line in lines)
+        lines = [_line(message) for message in messages]
+        size_bytes = sum(len(line.encode()) for line in lines)
         settings = self._database.settings
         kept_s = settings.conversation_s if keep_s is None else min(max(keep_s, 0.0), settings.conversation_s)
 
@@ -151,6 +151,16 @@ def check(name: str) -> str:
         raise BadRequest("not a conversation's name", where=_WHERE,
                          remedy="1 to 64 of A-Z, a-z, 0-9, dash and underscore, a letter or digit first")
     return name
+
+
+def _line(message: Mapping[str, Any]) -> str:
+    """A message as JSON that every database takes: half a surrogate pair is escaped."""
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(message, separators=(",", ":"))
+    return text
 
 
 def _is(owner: str, name: str) -> Any:

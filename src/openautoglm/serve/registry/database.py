@@ -38,6 +38,7 @@ class Database:
         self.now = now
         self.name = str(place)
         self._sleep = sleep
+        self._lost = False  # since the last try: as long as it is, nobody waits for another
         self.engine = (sqlite.engine(place.file, settings) if place.file is not None
                        else _postgres(place.url, settings))
 
@@ -68,17 +69,21 @@ class Database:
         self.engine.dispose()
 
     def _run(self, work: Work[T], *, writes: bool) -> T:
-        start, pause_s = time.monotonic(), _FIRST_PAUSE_S
+        start_s, pause_s = time.monotonic(), _FIRST_PAUSE_S
         while True:
             stage = _Stage()
             try:
-                return self._once(work, stage, writes=writes)
+                result = self._once(work, stage, writes=writes)
             except SQLAlchemyError as error:
                 failure = judge(error)
                 unsure = writes and stage.commits
-                late = time.monotonic() - start + pause_s > self.settings.retry_s
+                late = self._lost or time.monotonic() - start_s + pause_s > self.settings.retry_s
                 if failure is not Failure.AGAIN or unsure or late:
+                    self._lost = failure is Failure.AGAIN
                     raise self._fault(failure, error, unsure) from error
+            else:
+                self._lost = False
+                return result
             self._sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

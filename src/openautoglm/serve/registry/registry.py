@@ -1,11 +1,17 @@
-"""The registry as one object: its parts share a database and a store. Everything here blocks; see `catalog`."""
+"""The registry as one object: its parts share a database and a store.
+
+Everything here blocks but `Registry.run`, which takes any of it to a thread; servers choose models by `catalog`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
+from typing import ParamSpec, TypeVar
 
 from openautoglm.models.bundle import Bundle
 from openautoglm.serve.registry import picture, sqlite
@@ -25,6 +31,9 @@ from openautoglm.serve.registry.schema import bring_up
 from openautoglm.serve.registry.settings import RegistrySettings
 from openautoglm.serve.registry.versions import Versions
 from openautoglm.serve.registry.wishes import Wishes
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Registry:
@@ -51,6 +60,7 @@ class Registry:
         self.conversations = Conversations(database)
         self.responses = Responses(database)
         self.keys = KeyStore(database)
+        self._threads = ThreadPoolExecutor(2 * database.settings.pool, thread_name_prefix="registry")
 
     def snapshot(self) -> Snapshot:
         """Read all models."""
@@ -69,8 +79,17 @@ class Registry:
         return {"conversations": self.conversations.expire(), "outcomes": self.outcomes.prune(),
                 "audit": self.audit.prune()}
 
+    async def run(self, call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call something of the registry without blocking the event loop: in a thread of the registry's own.
+
+        A database that hangs takes no threads from others that way: ``await registry.run(registry.keys.get, key_id)``.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: call(*arguments, **options))
+
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, after what still runs has ended."""
+        self._threads.shutdown()
         self.database.close()
 
     def __enter__(self) -> Registry:

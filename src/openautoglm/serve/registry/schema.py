@@ -41,12 +41,12 @@ def bring_up(database: Database) -> None:
     """
     known = steps()
     newest = known.get_current_head()
-    if database.read(lambda connection: _present(connection, known, database.name)) == newest:
+    before = database.read(lambda connection: _present(connection, known, database.name))
+    if before == newest:
         return
-    done = database.write(lambda connection: _upgrade(connection, known, database.name))
-    if done:
-        log.get(__name__).info("the registry's schema is up to date", extra={"database": database.name,
-                                                                            "schema": newest})
+    if database.write(lambda connection: _upgrade(connection, known, database.name)) and before is not None:
+        log.get(__name__).info("the registry's schema was brought up to date", extra={
+            "database": database.name, "schema": newest, "before": before})
 
 
 def _present(connection: Connection, known: ScriptDirectory, name: str) -> str | None:

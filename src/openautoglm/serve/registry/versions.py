@@ -50,8 +50,8 @@ class Versions:
         if known is not None:
             return known
         location = self._store.put(bundle, name) if copy else str(Path(path).absolute())
-        values = {"copied": copy, "location": location, "fingerprint": card, "note": note[:_MOST_NOTE],
-                  "size_bytes": bundles.size_bytes(bundle), "facts": json.dumps(_facts(bundle), ensure_ascii=False)}
+        values = {"copied": copy, "location": location, "fingerprint": card, "note": _plain(note),
+                  "size_bytes": bundles.size_bytes(bundle), "facts": json.dumps(_facts(bundle))}
         kept = False
         try:
             version = self._database.write(lambda connection: self._add(connection, name, values, by))
@@ -161,6 +161,11 @@ def _refuse_if_used(connection: Connection, model: Row[Any], row: Row[Any]) -> N
     if share:
         raise Conflict(f"the route of {model.name!r} sends traffic to version {row.number}", where="model",
                        remedy=f"set another route, or drop it: autoglm models route {model.name} --drop")
+
+
+def _plain(note: str) -> str:
+    """A remark as text that every database takes."""
+    return note[:_MOST_NOTE].encode("utf-8", "replace").decode().replace("\0", "")
 
 
 def _unregistered(name: str, location: str) -> Version:
