@@ -73,8 +73,7 @@ def show_version(model: Wanted, form: Form = "table", registry: Place = None, st
         facts = {"uri": version.uri, **_version_facts(use, whole, version), "path": str(use.store.path(version)),
                  "fingerprint": version.fingerprint, "created_by": version.created_by, "note": version.note,
                  **version.facts}
-    show(form, ("", ""), [(key, plain(value) if value not in (None, "", []) else "-") for key, value in facts.items()],
-         facts, "")
+    show(form, ("", ""), [(key, plain(value)) for key, value in facts.items()], facts, "")
 
 
 @app.command()

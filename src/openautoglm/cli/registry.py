@@ -85,7 +85,11 @@ def size(count: int) -> str:
 
 
 def plain(value: Any) -> str:
-    """JSON-like detail on one line: ``key=value key=value``."""
+    """JSON-like detail on one line: ``key=value key=value``, ``one, two``; a dash for nothing."""
+    if value in (None, "", [], {}):
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     if not isinstance(value, dict):
         return str(value)
     return " ".join(f"{key}={json.dumps(item, ensure_ascii=False) if isinstance(item, dict | list) else item}"

@@ -180,3 +180,4 @@ def test_tables_cells_for_people() -> None:
     assert registry.when(None) == "-"
     assert registry.when(1_800_000_000) == "2027-01-15 08:00"
     assert registry.plain({"a": 1, "b": None, "c": ["x"]}) == 'a=1 c=["x"]'
+    assert [registry.plain(value) for value in (None, "", [], {}, ["a", "b"], 0)] == ["-", "-", "-", "-", "a, b", "0"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,7 @@ from openautoglm.serve.registry import bundles
 from openautoglm.serve.registry.names import Reference
 from openautoglm.serve.registry.registry import Registry
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src")}
 Make = Callable[[int], Path]
 
 
@@ -258,3 +261,39 @@ def test_the_sweep_takes_old_rests_of_ours_only(registry: Registry, make_bundle:
             os.utime(path, (old, old))
     assert registry.store.sweep(registry.versions.locations()) == sorted(ours)
     assert left(registry) == sorted([kept, "reports-ba9876543210", "photos", "photos-2026"])
+
+
+KILLED = """
+import sys
+from openautoglm.serve.registry.registry import open_registry
+with open_registry(sys.argv[1], sys.argv[2]) as registry:
+    print("ready", flush=True)
+    for number, path in enumerate(sys.argv[3:]):
+        version = registry.versions.register(path, "reports", by="ann")
+        registry.labels.set_alias("reports", "champion", version.number, by="ann")
+        print(version.number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_leaves_whole_versions(registry: Registry, url: str, make_bundle: Make) -> None:
+    paths = [make_bundle(seed) for seed in range(40)]
+    done = 0
+    for pause_s in (0.0, 0.011, 0.023):
+        with subprocess.Popen([sys.executable, "-c", KILLED, url, registry.store.root, *paths[done:]],
+                              stdout=subprocess.PIPE, env=ENVIRONMENT, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            told = [int(process.stdout.readline()) for _ in range(3)]
+            time.sleep(pause_s)
+            process.kill()
+        model = registry.snapshot().models["reports"]
+        assert set(told) <= set(model.versions)  # what was told is stored
+        assert model.aliases["champion"] in (max(model.versions), max(model.versions) - 1)
+        done = max(model.versions)
+        assert [registry.bundle(version).card.recipe for version in model.versions.values()] == [
+            {"seed": seed} for seed in range(done)]
+    rests = set(left(registry)) - registry.versions.locations()
+    for name in rests:
+        os.utime(registry.store.root / name, (0, 0))
+    assert set(registry.store.sweep(registry.versions.locations())) == rests
