@@ -51,6 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="batch 1 and prefill only")
     parser.add_argument("--whole", action="store_true", help="run the peers' many requests on E whole (takes long)")
     parser.add_argument("--no-serving", action="store_true", help="without sampling, reuse, chats and policies")
+    parser.add_argument("--continue", action="store_true", dest="go_on", help="keep what --out has, run what it lacks")
     parser.add_argument("--print", action="store_true", help="print the tables of --out, and end")
     return parser.parse_args()
 
@@ -76,6 +77,9 @@ def run(options: argparse.Namespace, shapes: dict[str, list[Variant]]) -> Launch
     schedule = Schedule(options.repeats, options.whole, options.quick, not options.no_serving)
     kept = options.work / "trial.json"
     chosen = {}
+    if options.go_on and options.out.exists():
+        launcher.records += read_records(options.out)
+    held = {(record.shape, record.variant) for record in launcher.records if record.round == 0}
     measure_limits(launcher, 0)
     for shape, variants in shapes.items():
         known = None if options.trial else load_choice(kept, shape, variants)
@@ -86,7 +90,8 @@ def run(options: argparse.Namespace, shapes: dict[str, list[Variant]]) -> Launch
         else:
             chosen[shape] = known[0]
             names = {variant.key for variant in variants}
-            launcher.records += [record for record in known[1] if record.variant in names]
+            launcher.records += [record for record in known[1]
+                                 if record.variant in names and (record.shape, record.variant) not in held]
     schedule = replace(schedule, ends=time.monotonic() + 60 * options.minutes)
     for number in range(1, options.repeats + 1):
         if schedule.over:
@@ -107,6 +112,11 @@ def save(options: argparse.Namespace, records: list[Record]) -> None:
     options.out.write_text(json.dumps({"facts": facts, "records": [vars(record) for record in records]}, indent=1))
 
 
+def read_records(path: Path) -> list[Record]:
+    """What `save` wrote."""
+    return [Record(**record) for record in json.loads(path.read_text())["records"]]
+
+
 def processor() -> str:
     """What the kernel calls it, and the vector instructions that matter."""
     lines = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
@@ -120,13 +130,15 @@ def main() -> None:
     """Prepare, run, or print."""
     options = arguments()
     options.work = options.work.resolve()
+    if options.out is None and (options.print or options.go_on):
+        raise SystemExit("--print and --continue read a file: name it with --out")
     if options.prepare:
         return prepare(options.work, options.shapes, options.engines)
     shapes = {shape: [variant for variant in variants_of(options.engines, shape)
                       if not options.only or any(text in variant.key for text in options.only)]
               for shape in options.shapes}
     if options.print:
-        records = [Record(**record) for record in json.loads(options.out.read_text())["records"]]
+        records = read_records(options.out)
     else:
         prepare(options.work, options.shapes, options.engines)
         records = run(options, shapes).records

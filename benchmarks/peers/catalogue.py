@@ -46,8 +46,8 @@ class Variant:
 
 
 def _ours(name: str, bits: int, shapes: tuple[str, ...] = ("S", "E"), whole: bool = False,
-          serving: bool = False, **settings: Any) -> Variant:
-    return Variant("ours", name, bits, "packed", settings, shapes, alone=True, whole=whole, often=whole,
+          serving: bool = False, often: bool = False, **settings: Any) -> Variant:
+    return Variant("ours", name, bits, "packed", settings, shapes, alone=True, whole=whole, often=whole or often,
                    serving=serving)
 
 
@@ -57,11 +57,11 @@ def _recipe(form: str, group: int, head: str) -> dict[str, Any]:
 
 OURS = (
     _ours("int8 g32", 8, whole=True, serving=True, quantise=_recipe("int8", 32, "int8")),
-    _ours("int8 g128", 8, quantise=_recipe("int8", 128, "int8")),
+    _ours("int8 g128", 8, often=True, quantise=_recipe("int8", 128, "int8")),
     _ours("int8 row", 8, quantise=_recipe("int8", 0, "int8")),
     _ours("int4 g32", 4, whole=True, quantise=_recipe("int4", 32, "int8")),
     _ours("int4 g32, int4 head", 4, quantise=_recipe("int4", 32, "int4")),
-    _ours("int4 g128", 4, quantise=_recipe("int4", 128, "int8")),
+    _ours("int4 g128", 4, often=True, quantise=_recipe("int4", 128, "int8")),
     _ours("bf16", 16, whole=True, dtype="bf16"),
     _ours("fp32", 32, shapes=("S",), whole=True, dtype="fp32", cache="fp32"),
 )

@@ -78,11 +78,12 @@ def choose(records: Sequence[Record], shape: str, variants: Sequence[Variant]) -
 
 def run_round(launcher: Launcher, shape: str, variants: Sequence[Variant], chosen: dict[str, list[str]], number: int,
               schedule: Schedule) -> None:
-    """Time every chosen variant; each round begins with the next one."""
+    """Time every chosen variant that was not yet in this round; each round begins with the next one."""
     turn = (number - 1) % max(1, len(variants))
+    done = {record.variant for record in launcher.records if (record.shape, record.round) == (shape, number)}
     for variant in (*variants[turn:], *variants[:turn]):
         measures = _measures(variant, shape, chosen.get(variant.key, []), number, schedule)
-        if measures and not schedule.over:
+        if measures and variant.key not in done and not schedule.over:
             launcher.run(variant, shape, number, ["start", *measures], schedule.limit_s)
 
 

@@ -1,4 +1,7 @@
-"""The public face: `AutoTrainer` builds a model from a task, `load` opens a bundle and generates."""
+"""The public face: `AutoTrainer` builds a model from a task, `load` opens a bundle and generates text from it.
+
+`open_engine`, `Engine` and `AsyncEngine` are the engine alone: token ids in, token ids out.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from openautoglm.core.files import read_json
+from openautoglm.engine.async_engine import AsyncEngine
+from openautoglm.engine.engine import Engine
+from openautoglm.engine.open import open_engine
 from openautoglm.pipeline.context import Run
 from openautoglm.pipeline.stages.order import run_stages
 from openautoglm.pipeline.task import Task
 
+__all__ = ["AsyncEngine", "AutoTrainer", "Engine", "Model", "load", "open_engine"]
 Record = str | Mapping[str, Any]
 
 

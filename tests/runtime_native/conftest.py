@@ -14,6 +14,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "runtime"))
 from openautoglm.runtime.native import native_module, why_not
 
 
+@pytest.fixture(autouse=True)
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the process of the tests holds grows while they run; memory limits count it, so here it stays the same."""
+    monkeypatch.setattr("openautoglm.runtime.memory.resident_bytes", lambda: 100 << 20)
+
+
 @pytest.fixture(scope="session")
 def extension() -> ModuleType:
     """The extension."""

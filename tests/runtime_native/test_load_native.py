@@ -45,10 +45,11 @@ def test_a_limit_makes_the_program_smaller_step_by_step(packed_folder: Any, capl
     ids, whole = random_ids(spec, 30), load(folder).facts
     expected, seen = reference(model, ids), []
     for share in (1.0, 0.97, 0.9, 0.8, 0.6):
-        limit = int(share * whole.total_bytes)
+        limit = whole.base_bytes + int(share * whole.total_bytes)
         with caplog.at_level(logging.WARNING):
             program = load(folder, memory_limit=limit)
-        assert program.facts.total_bytes <= limit
+        assert whole.base_bytes == program.facts.base_bytes > 100 << 20
+        assert program.facts.process_bytes <= limit
         seen.append((program.load, program.plan.cache.pages < 32))
         logits = Reader(program, range(program.plan.cache.pages)).step({"a": ids})["a"]
         assert np.allclose(logits, expected, rtol=1e-3, atol=1e-3)
@@ -60,14 +61,17 @@ def test_a_limit_makes_the_program_smaller_step_by_step(packed_folder: Any, capl
 
 
 def test_a_limit_that_nothing_fits_into_is_refused_with_what_would(checkpoint: Any, packed_folder: Any) -> None:
-    with pytest.raises(ResourceError, match="the limit is 300000"):
+    with pytest.raises(ResourceError, match="the limit is 300000") as caught:
         load(packed_folder[0], memory_limit=300_000)
+    assert "raise memory_limit: the process alone holds" in str(caught.value.remedy)
     whole = load(packed_folder[0], max_wanted=4).facts
+    with pytest.raises(ResourceError, match=f"the process holds {whole.base_bytes} without it"):
+        load(packed_folder[0], memory_limit=whole.base_bytes + 300_000)
     with pytest.raises(ResourceError, match="then its weights can be streamed"):
-        load(packed_folder[0], max_wanted=4, memory_limit=whole.total_bytes * 2 // 3, dtype="fp32",
+        load(packed_folder[0], max_wanted=4, memory_limit=whole.base_bytes + whole.total_bytes * 2 // 3, dtype="fp32",
              quantise=Quantisation(format="int8", group=0, head="fp32", keep=("*",)))
     with pytest.raises(ResourceError, match="compress the model"):
-        load(packed_folder[0], max_wanted=4, memory_limit=whole.total_bytes // 2, load="copy")
+        load(packed_folder[0], max_wanted=4, memory_limit=whole.base_bytes + whole.total_bytes // 2, load="copy")
 
 
 def test_weights_are_mapped_where_memory_is_short(packed_folder: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch,
@@ -170,8 +174,9 @@ for start in range(0, 96 * 16, 512):
     program.step(np.arange(512, dtype=np.int32), layout.positions, layout, np.arange(64, dtype=np.int32))
 facts = program.facts
 print(json.dumps({"taken": peak() - before, "loaded": loaded, "told": facts.total_bytes,
-                  "weights": facts.weight_bytes}))
+                  "peak": peak(), "process": facts.process_bytes, "weights": facts.weight_bytes}))
 """, tmp_path, quantise)
     assert 0.9 * found["told"] < found["taken"] < 1.1 * found["told"] + (4 << 20), found
+    assert 0.9 * found["process"] < found["peak"] <= found["process"], found
     largest = 8000 * 512 * 4  # the head, or the table, in fp32: what may be in memory beside the weights
     assert found["loaded"] < found["weights"] + 1.1 * largest + (4 << 20), found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def test_a_file_of_another_architecture_or_version_is_not_used(folder: Path, pac
         load(folder, load="map")
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     assert load(folder, load="map").load == "map"
-    monkeypatch.setattr(packed_files, "VERSION", "2")
+    monkeypatch.setitem(packed_files._FORMAT, "version", "1")
     with pytest.raises(BundleError, match="another version of the format"):
         load(folder, load="map")
 
@@ -142,6 +143,53 @@ def test_damaged_files_are_refused_or_read_in_bounds(checkpoint: Any, folder: Pa
         fault = str(error)
     assert str(packed) in fault
     assert found is None or found.shape == (20, checkpoint[1].vocab_size)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_damage_behind_the_headers_is_found_wherever_weights_are_read(checkpoint: Any, folder: Path, packed: Path,
+                                                                     seed: int, caplog: Any) -> None:
+    rng, entries = np.random.default_rng(seed), packed_files.read_header(packed).entries
+    name = sorted(entries)[int(rng.integers(len(entries)))]
+    place = entries[name].offset + int(rng.integers(64, entries[name].shape[0]))
+    data = bytearray(packed.read_bytes())
+    data[place] ^= 1 << int(rng.integers(8))
+    packed.write_bytes(data)
+    with pytest.raises(BundleError, match=f"{re.escape(name)} is damaged: its checksum"):
+        packed_files.verify(packed)
+    for mode in ("copy", "auto"):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            found = logits(folder, checkpoint[1], load=mode)
+        assert f"{name} is damaged" in caplog.text
+        assert np.array_equal(found, logits(checkpoint[0], checkpoint[1]))
+    if name != "model.embed_tokens.weight.rows":  # mapped, so it is not read as a whole
+        with pytest.raises(BundleError, match="is damaged"):
+            logits(folder, checkpoint[1], load="stream")
+
+
+def test_verifying_needs_no_extension_and_knows_other_weights(checkpoint: Any, folder: Path, packed: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openautoglm.runtime.native.native_module", lambda: None)
+    packed_files.verify(packed)
+    write_checkpoint(folder, checkpoint[1], seed=2)
+    with pytest.raises(BundleError, match="was made of other weights"):
+        packed_files.verify(packed)
+
+
+@pytest.mark.parametrize(("key", "value"), [("checksums", "[]"), ("checksums", '{"a": "00000000"}'),
+                                            ("checksums", "{"), ("version", "1")],
+                         ids=["list", "others", "no-json", "version-1"])
+def test_a_header_without_checksums_is_refused(folder: Path, packed: Path, key: str, value: str) -> None:
+    data = packed.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + length])
+    header["__metadata__"][key] = value
+    text = json.dumps(header, separators=(",", ":")).encode()
+    packed.write_bytes(data[:8] + text.ljust(length) + data[8 + length:])
+    for read in (lambda: load(folder, load="map"), lambda: packed_files.verify(packed)):
+        with pytest.raises(BundleError, match=r"cannot be read|another version") as caught:
+            read()
+        assert "write it again" in str(caught.value.remedy)
 
 
 def test_a_fault_while_writing_leaves_no_file(checkpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

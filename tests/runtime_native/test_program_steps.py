@@ -121,3 +121,18 @@ def test_pages_must_fit_the_kernels(checkpoint: Any) -> None:
         load(checkpoint, page_size=8)
     with pytest.raises(GraphError, match="by the rules of its target"):
         load(checkpoint, rules=False, quantise=Quantisation())
+
+
+def test_steps_smaller_than_the_largest_need_no_more_memory(checkpoint: Any) -> None:
+    # Products cut 2112 rows of 96 inputs into two chunks and leave 2048 whole: more scratch for fewer rows.
+    program = load(checkpoint, quantise=Quantisation(), max_rows=2112, max_wanted=128, pages=136)
+    prompts = [random_ids(checkpoint[1], 16, number) for number in range(128)]
+    layout = lay_out([Part(16, 0, [number]) for number in range(128)], page_size=16, pages=136)
+    wanted = np.arange(15, 2048, 16, dtype=np.int32)
+    together = program.step(np.array(prompts, np.int32).reshape(-1), layout.positions, layout, wanted)
+    few = lay_out([Part(16, 0, [number]) for number in range(4)], page_size=16, pages=136)
+    apart_from_others = program.step(np.array(prompts[:4], np.int32).reshape(-1), few.positions, few, wanted[:4])
+    np.testing.assert_array_equal(together[:4], apart_from_others)
+    last = lay_out([Part(16, 0, [number]) for number in range(124, 128)], page_size=16, pages=136)
+    ended = program.step(np.array(prompts[-4:], np.int32).reshape(-1), last.positions, last, wanted[:4])
+    np.testing.assert_array_equal(together[-4:], ended)

@@ -15,7 +15,7 @@ from openautoglm.core.version import __version__
 
 VERBS = {
     "run": "Run a task file from data to bundle and report.",
-    "check": "Check a task file and its data before anything runs.",
+    "check": "Check a task file and its data before anything runs, or a bundle.",
     "clean": "Clean and split the data of a task.",
     "search": "Search model shape and training settings.",
     "train": "Train the model of a task.",

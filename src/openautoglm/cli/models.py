@@ -205,7 +205,7 @@ def check(
         with progress(len(versions), "check", "bundles") as bar:
             for version in versions:
                 try:
-                    use.bundle(version)
+                    use.store.open(version, packed=True)
                     rows.append((version.uri, "whole", use.store.path(version)))
                 except Unavailable as error:
                     bad = True

@@ -19,6 +19,7 @@ from openautoglm.models.checkpoint import read_spec, stored_type
 from openautoglm.models.spec import GlmSpec
 from openautoglm.runtime.cache import CacheFormat, CacheShape
 from openautoglm.runtime.load import load_program
+from openautoglm.runtime.memory import resident_bytes
 from openautoglm.runtime.native import native_module, why_not
 from openautoglm.runtime.program import ComputeType, LoadMode
 
@@ -44,7 +45,7 @@ class ProgramSettings(Settings):
         max_rows: most token rows of a step.
         max_wanted: most rows of a step that give logits, so the most sequences that decode together.
         load: of the native target: copy weights into memory, map or stream a packed file, or decide by the memory.
-        memory_limit: bytes for weights, cache and activations.
+        memory_limit: bytes for the process: what it holds already, weights, cache and activations.
         threads: of the native target; the cores that may be used when None.
         nice: added to the priority of the threads.
     """
@@ -104,9 +105,7 @@ def best_target(spec: GlmSpec) -> str:
 
         if torch.cuda.is_available():
             return "torch:cuda"
-    missing = why_not() if native_module() is None else ""
-    if not missing and spec.head_dim % NATIVE_HEADS:
-        missing = f"the native runtime takes heads of a multiple of {NATIVE_HEADS}, this model has {spec.head_dim}"
+    missing = why_not_native(spec)
     if not missing:
         return "native"
     if not installed("torch"):
@@ -116,6 +115,27 @@ def best_target(spec: GlmSpec) -> str:
     return "torch:cpu"
 
 
+def why_not_native(spec: GlmSpec) -> str:
+    """Why the native runtime cannot run a model, one sentence; empty where it can."""
+    if native_module() is None:
+        return why_not()
+    if spec.head_dim % NATIVE_HEADS:
+        return f"the native runtime takes heads of a multiple of {NATIVE_HEADS}, this model has {spec.head_dim}"
+    return ""
+
+
+def pack(folder: str | Path, program: ProgramSettings | None = None) -> Path:
+    """Write the packed file that `open_engine` finds with the same settings, so that it converts no weights.
+
+    Raises:
+        BundleError, SpecError, GraphError, ResourceError: as `openautoglm.runtime.native_load.pack_checkpoint`.
+    """
+    from openautoglm.runtime.native_load import pack_checkpoint
+
+    path, settings = Path(folder), program or ProgramSettings()
+    return pack_checkpoint(path, settings.quantise, settings.dtype or stored_type(path), threads=settings.threads)
+
+
 def cache_pages(spec: GlmSpec, settings: ProgramSettings, cache: CacheFormat) -> int:
     """Pages of the cache: as many tokens as asked for, or what sequences of full length need and memory allows."""
     if settings.cache_tokens is not None:
@@ -123,7 +143,7 @@ def cache_pages(spec: GlmSpec, settings: ProgramSettings, cache: CacheFormat) ->
     page = CacheShape(spec.layers, spec.kv_heads, spec.head_dim, PAGE_SIZE, 1, cache).page_bytes
     free = probe().available_bytes
     if settings.memory_limit is not None:
-        free = min(free, settings.memory_limit)
+        free = min(free, max(settings.memory_limit - resident_bytes(), 0))
     longest = -(-spec.max_positions // PAGE_SIZE)
     affordable = int(min(free * CACHE_SHARE, MOST_CACHE_BYTES)) // page
     return max(1, min(settings.max_wanted * longest, max(affordable, min(longest, 4 * affordable))))

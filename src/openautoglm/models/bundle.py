@@ -55,18 +55,22 @@ class Bundle:
         return hf.load(self.path, dtype=dtype or getattr(torch, self.card.dtype))[0]
 
 
-def open_bundle(path: str | Path, *, max_bytes: int = archive.MAX_BYTES) -> Bundle:
+def open_bundle(path: str | Path, *, max_bytes: int = archive.MAX_BYTES, packed: bool = False) -> Bundle:
     """Open a bundle (folder, ``.zip`` or ``.pkl``): format, files and hashes are checked.
+
+    Packed weights are made from the others and may be gone, or written again by a later version. They may also be
+    large and only mapped. So their hashes are checked only when asked for; whoever copies them checks their own sums.
 
     Args:
         max_bytes: what an archive may unpack to.
+        packed: check the hashes of packed weights too, as far as they are there.
 
     Raises:
         BundleError: not a bundle, damaged, incomplete, or of a newer format.
     """
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path, str(path))
+        return _open_folder(path, str(path), packed)
     if not path.is_file():
         raise BundleError(
             "does not exist", where=str(path), remedy="give a bundle: a folder, a .zip or a .pkl"
@@ -74,7 +78,7 @@ def open_bundle(path: str | Path, *, max_bytes: int = archive.MAX_BYTES) -> Bund
     folder = Path(tempfile.mkdtemp(prefix="autoglm-bundle-"))
     try:
         archive.unpack(path, folder, max_bytes)
-        bundle = _open_folder(folder, str(path))
+        bundle = _open_folder(folder, str(path), packed)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -86,19 +90,25 @@ def export(bundle: Bundle, path: str | Path) -> Path:
     """Write `bundle` to `path`: a ``.zip``, a ``.pkl`` of plain containers and bytes, or a folder."""
     path = Path(path)
     files = [bundle.path / name for name in (*bundle.card.files, CARD_NAME)]
-    archive.pack(files, path)
+    archive.pack([file for file in files if not is_packed(file.name) or file.is_file()], path)
     return path
 
 
-def _open_folder(folder: Path, where: str) -> Bundle:
+def is_packed(name: str) -> bool:
+    """Whether a file holds packed weights, which `openautoglm.runtime` makes from the others."""
+    return name.startswith("packed-") and name.endswith(".safetensors")
+
+
+def _open_folder(folder: Path, where: str, packed: bool) -> Bundle:
     card = read_card(folder)
+    checked = [name for name in card.files if not is_packed(name) or (packed and (folder / name).is_file())]
     missing = [
-        name for name in (*_NEEDED, *card.files) if name not in card.files or not (folder / name).is_file()
+        name for name in (*_NEEDED, *checked) if name not in card.files or not (folder / name).is_file()
     ]
     if missing:
         raise BundleError(f"lacks {missing[0]}", where=where, remedy=_AGAIN)
-    for name, expected in card.files.items():
-        if sha256_file(folder / name) != expected:
+    for name in checked:
+        if sha256_file(folder / name) != card.files[name]:
             raise BundleError(
                 f"{name} is damaged: its SHA-256 is not the one in the card", where=where, remedy=_AGAIN
             )

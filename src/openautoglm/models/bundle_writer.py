@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,12 +30,14 @@ def write_bundle(
     template: Template,
     card_facts: Mapping[str, Any],
     dtype: Literal["float32", "bfloat16"] = "float32",
+    more: Callable[[Path], object] | None = None,
 ) -> Bundle:
     """Write a bundle to the folder `path` (an older one is replaced as a whole) and open it.
 
     Args:
         model: transformers' class of `spec`, adapters merged.
         card_facts: ``data``, ``scores`` and ``recipe`` of the card, each optional.
+        more: writes further files, such as packed weights; it is given the unfinished folder, which lacks the card.
 
     Raises:
         BundleError: the weights are not those of `spec`, or `card_facts` holds other facts.
@@ -62,6 +64,8 @@ def write_bundle(
             part / "generation_config.json", {"eos_token_id": list(spec.eos_ids), "pad_token_id": spec.pad_id}
         )
         tokenizer.save(part, chat_template=chat_template(template))
+        if more is not None:
+            more(part)
         card = Card(
             spec=spec,
             template=template,

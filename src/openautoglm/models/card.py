@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from openautoglm.core.errors import BundleError
-from openautoglm.core.files import read_json
+from openautoglm.core.files import read_json, sha256_file, write_json
 from openautoglm.core.settings import Settings
 from openautoglm.models.spec import GlmSpec
 from openautoglm.text.template import Template
@@ -108,3 +108,15 @@ def read_card(folder: Path) -> Card:
         raise BundleError(
             f"is damaged: {error}", where=str(path), remedy="copy or export the bundle again"
         ) from error
+
+
+def note_file(folder: Path, name: str) -> None:
+    """Put the hash of a file that was written into a bundle on its card; a folder without a card is left alone.
+
+    Raises:
+        BundleError: as `read_card`.
+    """
+    if (folder / CARD_NAME).is_file():
+        card = read_card(folder)
+        files = {**card.files, name: sha256_file(folder / name)}
+        write_json(folder / CARD_NAME, card.model_copy(update={"files": files}).model_dump(mode="json"))

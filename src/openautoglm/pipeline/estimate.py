@@ -143,7 +143,8 @@ def _costs(run: Run, plan: Plan, data: DataFacts, flops_per_s: float, memory_byt
     trainable = 2 * run.task.model.lora.rank * spec.layers * 8 * spec.hidden_size if lora else None
     memory = spec.training_memory_bytes(step_tokens, ema=train.ema_decay is not None, trainable=trainable,
                                         checkpointing=train.gradient_checkpointing) + 600_000_000
-    copies = 4 * spec.parameters * (3 * train.keep + 3 + len(run.task.export.to))
+    exported = (1 + len(run.task.export.to)) * (1 + len(run.task.export.packed))
+    copies = 4 * spec.parameters * (3 * train.keep + 2 + exported)
     disk = copies + 3 * text_bytes + 4 * data.train_tokens
     return Estimate(plan=plan, data=data, positions=positions, overlong_ratio=overlong_ratio, minutes=minutes,
                     memory_bytes=memory, memory_limit_bytes=memory_bytes, disk_bytes=disk,

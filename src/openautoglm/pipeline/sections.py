@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from openautoglm.core.settings import Settings
+from openautoglm.graph.recipe import Quantisation
+from openautoglm.graph.sources import Format
 from openautoglm.pipeline.units import Bytes, Count, Minutes
 from openautoglm.train.lora import LoraSettings
 
@@ -109,13 +111,64 @@ class ModelTask(Settings):
 _SHAPE = ("family", "hidden_size", "layers", "heads", "kv_heads", "head_dim", "ffn_size", "tied", "max_positions")
 
 
+class PackedTask(Settings):
+    """One packed file: weights as the native engine holds them, so that it starts without converting any.
+
+    In short: `int4` for `{format: int4}`.
+    """
+
+    format: Literal["stored", "int8", "int4"] = Field(
+        default="stored", description="`stored`: weights as they are, which the engine loads unless it is told "
+        "otherwise; int8, int4: for `--quantise`.")
+    group: Literal[0, 32, 64, 128] = Field(
+        default=32, description="Of int8 and int4: neighbouring input columns that share a scale; 0: a row.")
+    symmetric: bool = Field(default=True, description="Of int8 and int4: without a zero point.")
+    head: Format = Field(default="int8", description="Of int8 and int4: format of the head.")
+
+    @model_validator(mode="after")
+    def _only_recipes_have_groups(self) -> PackedTask:
+        if self.format == "stored" and (more := sorted(self.model_fields_set - {"format"})):
+            raise ValueError(f"{', '.join(more)}: only with format int8 or int4")
+        return self
+
+    def __str__(self) -> str:
+        return self.format
+
+    def recipe(self) -> Quantisation | None:
+        """How linears are quantised; None: not at all."""
+        if self.format == "stored":
+            return None
+        return Quantisation(format=self.format, group=self.group, symmetric=self.symmetric, head=self.head)
+
+
+_PACKED_IN_SHORT = ("stored", "int8", "int4")
+
+
 class ExportTask(Settings):
-    """Copies of the bundle; the bundle itself always lies in the run folder."""
+    """Copies of the bundle (the bundle itself always lies in the run folder), and weights packed for the engine."""
 
     to: tuple[str, ...] = Field(
         default=(), description="Paths relative to the task file: a folder, or a name ending in .zip or .pkl.")
+    packed: tuple[PackedTask, ...] = Field(
+        default=(PackedTask(),), description="Packed files that the bundle holds beside its weights: `none`, `stored`, "
+        "`int8`, `int4`, a section, or a list of these. Each takes about as much disk as the weights in its format.")
 
     @field_validator("to", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("packed", mode="before")
+    @classmethod
+    def _in_short(cls, value: Any) -> Any:
+        if value == "none":
+            return ()
+        many = value if isinstance(value, list | tuple) else (value,)
+        if any(not isinstance(item, dict | PackedTask) and item not in _PACKED_IN_SHORT for item in many):
+            raise ValueError(f"use none, {', '.join(_PACKED_IN_SHORT)}, a section, or a list of these")
+        return tuple({"format": item} if isinstance(item, str) else item for item in many)
+
+    @field_validator("packed")
+    @classmethod
+    def _each_once(cls, value: tuple[PackedTask, ...]) -> tuple[PackedTask, ...]:
+        return tuple(dict.fromkeys(value))

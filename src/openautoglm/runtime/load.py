@@ -50,8 +50,9 @@ def load_program(model: str | Path | OnDisk, target: str = "torch:cpu", *, dtype
         rules: rewrite the graph by the rules of the target, by these, or not at all (then `quantise` must be None).
         max_rows, max_wanted: most rows of a step, and most of them whose logits are asked for.
         load: of the target ``native``: ``copy`` weights into memory, ``map`` or ``stream`` a packed file, or ``auto``.
-        memory_limit: bytes that weights, cache and activations may take together. Where they take more, the cache gets
-            fewer pages, and ``native`` streams weights from a packed file, as far as needed and with a warning.
+        memory_limit: bytes that the process may take: what it holds already, weights, cache and activations (on a GPU,
+            these three on its device). Where they take more, the cache gets fewer pages, and ``native`` streams weights
+            from a packed file, as far as needed and with a warning.
         threads: that compute (``native``); None: one for each processor.
         cpus: processors of the threads but the first, which is the caller's; empty: the system decides.
         nice: priority of these threads, 0 to 19.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from openautoglm.runtime.program import Facts, Plan
 
 _log = get(__name__)
 _LEAST_TOKENS = 512
+OVERHEAD_BYTES = 8 << 20
+"""What comes with a program and is not counted singly: stacks of threads, the allocator, lists of calls, rounding."""
+_HUGE_PAGE, _HUGE_FROM = 2 << 20, 16 << 20
 
 
 def free_bytes() -> int:
@@ -31,9 +36,36 @@ def _available() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def base_bytes(plan: Plan) -> int:
+    """What the process takes beside the program of a plan, of the memory that the program will take from."""
+    return resident_bytes() + OVERHEAD_BYTES if plan.device == "cpu" else 0
+
+
+def resident_bytes() -> int:
+    """What this process has in memory now, the parts of libraries that it has used included.
+
+    Where the system does not say (it has no /proc), the most that it had so far.
+    """
+    facts = Path("/proc/self/statm")
+    if facts.is_file():
+        return int(facts.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most << 10
+
+
+def block_bytes(size: int) -> int:
+    """What a block of the extension takes: from 16 MiB on, whole large pages (2 MiB)."""
+    return size if size < _HUGE_FROM else -(-size // _HUGE_PAGE) * _HUGE_PAGE
+
+
+def block_within(room: int) -> int:
+    """The largest size of which `block_bytes` says that it fits into `room` bytes."""
+    return room if room < _HUGE_FROM else room // _HUGE_PAGE * _HUGE_PAGE
+
+
 def fewer_pages(facts: Facts, plan: Plan, limit: int) -> Plan | None:
     """The plan with as many pages as fit into `limit` bytes, if these hold a sequence of some length; else None."""
-    pages = (limit - facts.weight_bytes - facts.activation_bytes) // plan.cache.page_bytes
+    pages = (limit - facts.base_bytes - facts.weight_bytes - facts.activation_bytes) // plan.cache.page_bytes
     if pages >= plan.cache.pages:
         return plan
     if pages < least_pages(plan):
@@ -50,17 +82,19 @@ def least_pages(plan: Plan) -> int:
 
 def refuse(facts: Facts, plan: Plan, limit: int, more: str = "") -> ResourceError:
     """What to raise for a program that takes more than `limit` bytes: it says what would fit."""
-    room = limit - facts.weight_bytes - facts.activation_bytes
-    if room >= plan.cache.page_bytes:
+    room = limit - facts.base_bytes - facts.weight_bytes - facts.activation_bytes
+    if facts.base_bytes >= limit:
+        remedy = f"raise memory_limit: the process alone holds {facts.base_bytes} before it loads a model"
+    elif room >= plan.cache.page_bytes:
         remedy = f"at most {room // plan.cache.page_bytes} pages fit in place of {plan.cache.pages}"
         if plan.cache.format != "int8":
             remedy += ", or keep the cache in int8"
-    elif facts.weight_bytes + plan.cache.page_bytes < limit:
+    elif facts.base_bytes + facts.weight_bytes + plan.cache.page_bytes < limit:
         remedy = f"lower max_rows ({plan.max_rows}) or max_wanted ({plan.max_wanted}), and pages ({plan.cache.pages})"
     elif plan.quantise is None and plan.dtype == "fp32":
         remedy = "load with dtype bf16, compress the model, or take a smaller one"
     else:
         remedy = "compress the model to int8 or int4, or take a smaller one"
-    return ResourceError(f"the program takes {facts.total_bytes} bytes (weights {facts.weight_bytes}, cache "
-                         f"{facts.cache_bytes}, activations {facts.activation_bytes}), the limit is {limit}",
-                         where=plan.target, remedy=f"{remedy}{more}")
+    parts = f"weights {facts.weight_bytes}, cache {facts.cache_bytes}, activations {facts.activation_bytes}"
+    return ResourceError(f"the program takes {facts.total_bytes} bytes ({parts}), the process holds {facts.base_bytes} "
+                         f"without it, the limit is {limit}", where=plan.target, remedy=f"{remedy}{more}")

@@ -6,6 +6,7 @@ what is used and may drop it again. ``stream``: see `runtime/streaming.py`. ``au
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,13 @@ from openautoglm.graph.ir import Graph
 from openautoglm.graph.recipe import Quantisation
 from openautoglm.graph.rewrite import rewrite
 from openautoglm.graph.rules.registry import rules_for
+from openautoglm.models.card import note_file
 from openautoglm.models.checkpoint import read_spec
 from openautoglm.runtime.cache import CacheShape
 from openautoglm.runtime.memory import fewer_pages, free_bytes, least_pages, refuse
 from openautoglm.runtime.native_lower import Bound
 from openautoglm.runtime.native_program import NativeProgram, Prepared
-from openautoglm.runtime.packed_files import PackedFile, file_name, open_packed, read_into, write_packed
+from openautoglm.runtime.packed_files import PackedFile, file_name, open_packed, write_packed
 from openautoglm.runtime.packing import LINE, Bytes, Item, fill
 from openautoglm.runtime.program import ComputeType, Facts, Plan
 from openautoglm.runtime.streaming import Streamer
@@ -62,7 +64,7 @@ def lower(graph: Graph, checkpoint: Checkpoint, plan: Plan) -> NativeProgram:
 
 
 def adapt(graph: Graph, checkpoint: Checkpoint, plan: Plan, limit: int) -> Plan:
-    """Make a plan smaller until its program takes at most `limit` bytes: fewer pages, then streamed weights.
+    """Make a plan smaller until the process takes at most `limit` bytes with it: fewer pages, then streamed weights.
 
     Raises:
         ResourceError: it does not fit at all; the remedy says what would.
@@ -75,19 +77,22 @@ def adapt(graph: Graph, checkpoint: Checkpoint, plan: Plan, limit: int) -> Plan:
     smaller = None if plan.load == "stream" else fewer_pages(facts, plan, limit)
     if smaller is not None:
         return smaller
-    room = limit - facts.activation_bytes - cache.bytes
+    room = limit - facts.base_bytes - facts.activation_bytes - cache.bytes
     if plan.load not in ("auto", "stream") or room < LEAST_STREAMED:
         raise refuse(facts, plan, limit)
     if _fitting(prepared, checkpoint) is None:
         raise refuse(facts, plan, limit, f"; or {_PACK}, then its weights can be streamed")
-    _log.warning("weights of %d bytes are streamed from disk, and the cache has %d pages in place of %d: %d bytes are "
-                 "the limit", facts.weight_bytes, cache.pages, plan.cache.pages, limit)
+    fewer = "" if cache.pages == plan.cache.pages else f", the cache has {cache.pages} pages, not {plan.cache.pages}"
+    _log.warning("%d bytes of weights are streamed from disk%s: %d bytes are the limit", facts.weight_bytes, fewer,
+                 limit)
     return replace(plan, load="stream", stream_bytes=room, cache=cache)
 
 
 def pack_checkpoint(folder: str | Path, quantise: Quantisation | None = None, dtype: ComputeType = "bf16", *,
                     threads: int | None = None) -> Path:
     """Write the packed weights of a checkpoint beside it, for programs that are loaded with the same recipe and type.
+
+    In a bundle its hash is put on the card, so that copies of the bundle hold it too.
 
     Args:
         quantise: as of `load_program`.
@@ -106,6 +111,7 @@ def pack_checkpoint(folder: str | Path, quantise: Quantisation | None = None, dt
     prepared = Prepared(graph, plan, checkpoint)
     path = Path(folder) / file_name(plan)
     write_packed(path, prepared.lowered.items, checkpoint, plan, prepared.extension, prepared.team)
+    note_file(path.parent, path.name)
     return path
 
 
@@ -139,17 +145,25 @@ def _copied(prepared: Prepared, checkpoint: Checkpoint, packed: PackedFile | Non
     for item in prepared.lowered.items:
         places[item] = block[at:at + item.bytes]
         at += -(-item.bytes // LINE) * LINE
-    if packed is None:
+    if packed is None or not _read(packed, places):
         for item, out in places.items():
             fill(item, checkpoint, out, prepared.extension, prepared.team)
-    else:
-        with ThreadPoolExecutor(_READERS) as readers:
-            jobs = [readers.submit(read_into, packed.path, packed.offset(item), out) for item, out in places.items()]
-            for job in jobs:
-                job.result()
     for bound in prepared.lowered.bounds():
         bind(prepared, bound, places[bound.item])
     return NativeProgram(prepared, "copy", prepared.facts())
+
+
+def _read(packed: PackedFile, places: Mapping[Item, Bytes]) -> bool:
+    """Read all weights of a packed file into memory; False if it is damaged: it is told, and left alone."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        jobs = [readers.submit(packed.read, item, out) for item, out in places.items()]
+    try:
+        for job in jobs:
+            job.result()
+    except BundleError as error:
+        _log.warning("a packed file is not used: %s", error)
+        return False
+    return True
 
 
 def _mapped(prepared: Prepared, packed: PackedFile) -> NativeProgram:
@@ -158,7 +172,7 @@ def _mapped(prepared: Prepared, packed: PackedFile) -> NativeProgram:
         start = packed.offset(bound.item)
         bind(prepared, bound, whole[start:start + bound.item.bytes])
     facts = prepared.facts()
-    return NativeProgram(prepared, "map", Facts(0, facts.cache_bytes, facts.activation_bytes, facts.weight_bytes))
+    return NativeProgram(prepared, "map", replace(facts, weight_bytes=0, mapped_bytes=facts.weight_bytes))
 
 
 def bind(prepared: Prepared, bound: Bound, weight: Bytes) -> None:

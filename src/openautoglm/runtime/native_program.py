@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from openautoglm.core.errors import GraphError, ResourceError
 from openautoglm.graph.ir import Graph
 from openautoglm.runtime.layout import Int32, Layout
+from openautoglm.runtime.memory import base_bytes
 from openautoglm.runtime.native import REMEDY, native_module, why_not
 from openautoglm.runtime.native_lower import Lowered, lower_graph
 from openautoglm.runtime.packing import LINE
@@ -84,7 +85,7 @@ class Prepared:
     """A program without its weights: enough to know what it takes."""
 
     def __init__(self, graph: Graph, plan: Plan, checkpoint: Checkpoint | None, *, most_bytes: int = 0) -> None:
-        self.plan, self.extension = plan, extension()
+        self.plan, self.extension, self.base_bytes = plan, extension(), base_bytes(plan)
         if plan.cache.page_size % LEAST_PAGE:
             raise ResourceError(f"pages of {plan.cache.page_size} tokens do not fit the native target",
                                 where=plan.target, remedy=f"use a page_size that {LEAST_PAGE} divides")
@@ -113,7 +114,7 @@ class Prepared:
         native, plan = self.lowered.native, self.plan
         logits = 4 * plan.max_wanted * plan.spec.vocab_size
         work = native.arena_bytes + native.scratch_bytes + native.table_bytes + logits
-        return Facts(self.weight_bytes, plan.cache.bytes, work)
+        return Facts(self.weight_bytes, plan.cache.bytes, work, base_bytes=self.base_bytes)
 
 
 def extension() -> ModuleType:

@@ -27,6 +27,7 @@ LINE = 64
 """Weights lie at multiples of so many bytes."""
 HEADER_BYTES, PANEL, _HEAD_BYTES, _GROUP_HEAD_BYTES = 64, 32, 256, 64
 _CODED = ("int8", "int4")
+_PIECE_VALUES = 1 << 18
 Bytes = NDArray[np.uint8]
 
 
@@ -118,8 +119,7 @@ def fill(item: Item, checkpoint: Checkpoint, out: Bytes, native: Any, team: Any)
         BundleError: a tensor cannot be read, or a value that is to be rounded is not finite.
     """
     if item.kind == "rows":
-        made = _as_format(evaluate(item.source, checkpoint), item.format)
-        out[:] = np.ascontiguousarray(made).reshape(-1).view(np.uint8)
+        _fill_rows(item, _plain(evaluate(item.source, checkpoint)), out)
         return
     parts = [part.bits if isinstance(part, Bf16) else part for part in _parts(item.source, checkpoint)]
     bias = None if item.bias is None else np.ascontiguousarray(as_float32(evaluate(item.bias, checkpoint)))
@@ -145,7 +145,16 @@ def _plain(weight: Weight) -> Float32 | Bf16:
     return weight if isinstance(weight, Bf16 | np.ndarray) else weight.dequantise()
 
 
-def _as_format(weight: Weight, format: Format) -> NDArray[Any]:
-    if format == "fp32":
-        return as_float32(weight)
-    return weight.bits if isinstance(weight, Bf16) else to_bf16(as_float32(weight)).bits
+def _fill_rows(item: Item, weight: Float32 | Bf16, out: Bytes) -> None:
+    """Convert piece by piece: rounding takes several times the memory of what it rounds."""
+    length, at = weight.shape[0], 0
+    step = max(1, _PIECE_VALUES * length // (item.rows * item.columns))
+    for start in range(0, length, step):
+        piece = weight[start:start + step]
+        if item.format == "fp32":
+            made: NDArray[Any] = as_float32(piece)
+        else:
+            made = piece.bits if isinstance(piece, Bf16) else to_bf16(piece).bits
+        raw = np.ascontiguousarray(made).reshape(-1).view(np.uint8)
+        out[at:at + len(raw)] = raw
+        at += len(raw)

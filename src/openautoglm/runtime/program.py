@@ -71,17 +71,25 @@ class Facts:
         weight_bytes, cache_bytes: exactly; of streamed weights what lies in memory at a time.
         activation_bytes: what values and work space take in the largest step, logits too; of torch an estimate.
         mapped_bytes: weights that stay in a mapped file: the system may drop and read them again, so they do not count.
+        base_bytes: what the process holds beside it: interpreter, libraries, what the caller keeps, as measured before
+            loading, and 8 MiB for stacks, allocator and rounding. 0 on a GPU, whose memory it does not take.
     """
 
     weight_bytes: int
     cache_bytes: int
     activation_bytes: int
     mapped_bytes: int = 0
+    base_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
-        """All that must be in memory."""
+        """All that the program must have in memory."""
         return self.weight_bytes + self.cache_bytes + self.activation_bytes
+
+    @property
+    def process_bytes(self) -> int:
+        """All that the process must have in memory: what a memory limit is compared with."""
+        return self.base_bytes + self.total_bytes
 
 
 class Program(Protocol):

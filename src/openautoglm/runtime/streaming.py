@@ -2,7 +2,8 @@
 
 A stage is some calls of the program and the panels that they multiply by, at most `STAGE_BYTES` of them. As many of the
 first stages as memory allows stay there; the others pass through two buffers, always in the same order, so that reading
-goes on during and between steps. Tables of which a step takes a few rows are mapped.
+goes on during and between steps. Tables of which a step takes a few rows are mapped. Checksums are checked in passing,
+when a weight is read for the first time.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ import os
 import queue
 import threading
 import weakref
-from dataclasses import dataclass, field
+import zlib
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openautoglm.core.errors import ResourceError
 from openautoglm.core.log import get
 from openautoglm.graph.ir import Graph
-from openautoglm.runtime.memory import free_bytes
+from openautoglm.runtime.checksums import Checksums
+from openautoglm.runtime.memory import block_bytes, block_within, free_bytes
 from openautoglm.runtime.native_program import NativeProgram, Prepared
 from openautoglm.runtime.packed_files import PackedFile, read_at
 from openautoglm.runtime.packing import LINE, Bytes, Item
-from openautoglm.runtime.program import Facts, Plan
+from openautoglm.runtime.program import Plan
 from openautoglm.runtime.tensors import Checkpoint
 
 _log = get(__name__)
@@ -56,23 +59,24 @@ class Streamer:
     def __init__(self, graph: Graph, plan: Plan, checkpoint: Checkpoint, packed: PackedFile) -> None:
         self.plan, self.packed = plan, packed
         budget = plan.stream_bytes or (BUFFERS + 1) * STAGE_BYTES
-        self.prepared = Prepared(graph, plan, checkpoint, most_bytes=max(1, min(STAGE_BYTES, budget // (BUFFERS + 1))))
+        each = block_within(max(1, min(STAGE_BYTES, budget // (BUFFERS + 1))))
+        self.prepared = Prepared(graph, plan, checkpoint, most_bytes=each)
         self.native = self.prepared.lowered.native
         small, large = self._rows()
-        self.stages = _stages(self.prepared, packed, min(STAGE_BYTES, budget // (BUFFERS + 1)))
-        widest = max(stage.bytes for stage in self.stages)
-        passes = small + sum(stage.bytes for stage in self.stages) > budget
+        self.sums = Checksums(packed, self.prepared.lowered.items)
+        self.stages = _stages(self.prepared, packed, each)
+        widest = block_bytes(max(stage.bytes for stage in self.stages))
+        passes = small + sum(block_bytes(stage.bytes) for stage in self.stages) > budget
         room = budget - small - (BUFFERS * widest if passes else 0)
         if room < 0:
             raise ResourceError(f"{budget} bytes are too few for streamed weights, at least {small + BUFFERS * widest} "
                                 "are needed", where=plan.target, remedy="raise memory_limit, or compress the model")
         kept = self._keep(room)
         passing = [stage for stage in self.stages if stage.memory is None]
-        self.reader = _Reader(packed, passing, self._buffers(widest) if passing else [])
+        self.reader = _Reader(packed, passing, self._buffers(widest) if passing else [], self.sums)
         weakref.finalize(self, self.reader.stop)
         held = small + kept + (BUFFERS * widest if passing else 0)
-        facts = self.prepared.facts()
-        self.facts = Facts(held, facts.cache_bytes, facts.activation_bytes, large)
+        self.facts = replace(self.prepared.facts(), weight_bytes=held, mapped_bytes=large)
 
     def program(self) -> NativeProgram:
         """The program."""
@@ -102,6 +106,7 @@ class Streamer:
             start = self.packed.offset(item)
             weight = whole[start:start + item.bytes]
             if item.rows == 1:
+                self.packed.check(item.name, zlib.crc32(weight.data))
                 block[at:at + item.bytes] = weight
                 weight, at = block[at:at + item.bytes], at + _lines(item)
             else:
@@ -115,13 +120,13 @@ class Streamer:
         handle = os.open(self.packed.path, os.O_RDONLY)
         try:
             for stage in self.stages:
-                if kept + stage.bytes > room:
+                if kept + block_bytes(stage.bytes) > room:
                     break
                 memory: Bytes = self.prepared.extension.Block(max(stage.bytes, 1)).array
-                _read(handle, stage, memory, self.packed)
+                _read(handle, stage, memory, self.sums)
                 for number, _, size, at in stage.weights:
                     self.native.bind_weight(number, memory[at:at + size])
-                stage.memory, kept = memory, kept + stage.bytes
+                stage.memory, kept = memory, kept + block_bytes(stage.bytes)
         finally:
             os.close(handle)
         return kept
@@ -133,8 +138,8 @@ class Streamer:
 class _Reader:
     """A thread that reads stages in a circle into buffers that come back; it knows nothing of the program."""
 
-    def __init__(self, packed: PackedFile, stages: list[Stage], buffers: list[Bytes]) -> None:
-        self._packed, self._stages = packed, stages
+    def __init__(self, packed: PackedFile, stages: list[Stage], buffers: list[Bytes], sums: Checksums) -> None:
+        self._packed, self._stages, self._sums = packed, stages, sums
         self._free: queue.SimpleQueue[Bytes | None] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[Bytes | BaseException] = queue.SimpleQueue()
         self._fault: BaseException | None = None
@@ -180,7 +185,7 @@ class _Reader:
         while (buffer := self._free.get()) is not None:
             stage, following = self._stages[number], self._stages[(number + 1) % len(self._stages)]
             _advise(handle, following, os.POSIX_FADV_WILLNEED)
-            _read(handle, stage, buffer, self._packed)
+            _read(handle, stage, buffer, self._sums)
             if self._forget:
                 _advise(handle, stage, os.POSIX_FADV_DONTNEED)
             self._ready.put(buffer)
@@ -200,9 +205,11 @@ def _stages(prepared: Prepared, packed: PackedFile, most_bytes: int) -> list[Sta
     return stages
 
 
-def _read(handle: int, stage: Stage, memory: Bytes, packed: PackedFile) -> None:
+def _read(handle: int, stage: Stage, memory: Bytes, sums: Checksums) -> None:
     for _, offset, size, at in stage.weights:
-        read_at(handle, offset, memory[at:at + size], packed.path)
+        piece = memory[at:at + size]
+        read_at(handle, offset, piece, sums.packed.path)
+        sums.add(offset, piece)
 
 
 def _advise(handle: int, stage: Stage, advice: int) -> None:

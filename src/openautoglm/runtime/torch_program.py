@@ -17,6 +17,7 @@ from openautoglm.graph.sources import Quantised
 from openautoglm.runtime.kernels import Kernel, kernel_of
 from openautoglm.runtime.layout import Int32, Layout
 from openautoglm.runtime.liveness import last_reads, peak_bytes
+from openautoglm.runtime.memory import base_bytes
 from openautoglm.runtime.program import Facts, Float32, Plan, check_pages, check_step
 from openautoglm.runtime.quantised import QuantisedMatrix
 from openautoglm.runtime.tensors import Bf16, Checkpoint
@@ -105,7 +106,8 @@ def weigh(graph: Graph, plan: Plan) -> Facts:
     sizes = {"rows": plan.max_rows, "wanted": plan.max_wanted}
     weights = sum(_stored_bytes(value, plan) for value in graph.weights.values())
     peak = peak_bytes(graph, sizes, lambda value: width, _scratch(sizes, plan, width))
-    return Facts(weights, plan.cache.bytes, peak + 4 * plan.max_wanted * plan.spec.vocab_size)
+    work = peak + 4 * plan.max_wanted * plan.spec.vocab_size
+    return Facts(weights, plan.cache.bytes, work, base_bytes=base_bytes(plan))
 
 
 def _scratch(sizes: dict[str, int], plan: Plan, width: int) -> Callable[[Node], int]:

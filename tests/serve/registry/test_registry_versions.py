@@ -17,7 +17,7 @@ import pytest
 from openautoglm.core.errors import BundleError
 from openautoglm.core.files import sha256_file
 from openautoglm.models.bundle import export, open_bundle
-from openautoglm.models.card import CARD_NAME
+from openautoglm.models.card import CARD_NAME, note_file
 from openautoglm.serve.faults import BadRequest, Conflict, DiskFull, NotFound, StoreLost, Unavailable
 from openautoglm.serve.registry import bundles
 from openautoglm.serve.registry.names import Reference
@@ -144,6 +144,31 @@ def test_damage_and_loss_are_told_and_nothing_is_lost(registry: Registry, make_b
     path.with_name("away").rename(path)
     (path / CARD_NAME).write_text(card, encoding="utf-8")
     assert registry.bundle(version).card.scores == {"BLEU": 31.5}
+
+
+def test_packed_weights_come_and_go(registry: Registry, make_bundle: Make) -> None:
+    path, name = make_bundle(1), "packed-native-int8.safetensors"
+    (path / name).write_bytes(b"one")
+    note_file(path, name)
+    whole = registry.versions.register(path, "reports", by="ann")
+    stored = registry.store.path(whole)
+    assert (stored / name).read_bytes() == b"one"
+    (stored / name).write_bytes(b"another")
+    assert registry.bundle(whole).path == stored
+    with pytest.raises(Unavailable) as caught:
+        registry.store.open(whole, packed=True)
+    assert f"{name} is damaged" in str(caught.value.__cause__)
+    note_file(stored, name)  # what the runtime does after it has written one
+    assert registry.store.health(whole) == "whole"
+    assert registry.store.open(whole, packed=True).path == stored
+    (stored / name).unlink()
+    assert registry.store.open(whole, packed=True).path == stored
+
+    (path / name).write_bytes(b"not what the card says")
+    other = registry.versions.register(path, "invoices", by="ann")
+    assert other.fingerprint == whole.fingerprint
+    assert not (registry.store.path(other) / name).exists()
+    assert registry.bundle(other).card.recipe == {"seed": 1}
 
 
 def test_a_row_that_points_outside_the_store_opens_nothing(registry: Registry, make_bundle: Make) -> None:

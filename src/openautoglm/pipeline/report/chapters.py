@@ -35,7 +35,9 @@ def summary_chapter(facts: RunFacts) -> str:
     rows = [(name, "finished" if "finished_at" in stage else "not finished",
              minutes_text(stage["seconds"] / 60) if "seconds" in stage else "")
             for name, stage in stages.items() if name != "report"]
-    return tiles(found) + folded("stages", table(("stage", "state", "time"), rows))
+    files = facts.facts("export").get("files", {})
+    return (tiles(found) + folded("stages", table(("stage", "state", "time"), rows))
+            + (folded("files of the bundle", table(("file", "bytes"), list(files.items()))) if files else ""))
 
 
 def data_chapter(facts: RunFacts) -> str:

@@ -51,4 +51,4 @@ def summary(facts: RunFacts) -> dict[str, Any]:
         "rows": {"read": facts.quality["rows_read"], "kept": facts.quality["rows_out"]} if facts.quality else None,
         "plan": facts.plan, "search": facts.facts("search"), "training": facts.facts("train"), "decoding": chosen,
         "scores": {split: by[chosen] for split, by in scores.get("splits", {}).items()} if chosen else None,
-        "versions": (facts.card or {}).get("versions")}
+        "files": facts.facts("export").get("files"), "versions": (facts.card or {}).get("versions")}

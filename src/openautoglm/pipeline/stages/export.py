@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from openautoglm.core import log
+from openautoglm.core.errors import GraphError, ResourceError
 from openautoglm.core.files import read_json
+from openautoglm.models.checkpoint import read_spec
 from openautoglm.pipeline.context import Run
+from openautoglm.pipeline.sections import PackedTask
+from openautoglm.pipeline.units import bytes_text
 
 _log = log.get(__name__)
 _SHAPE = {"source", "target", "template", "messages", "text", "fields"}
@@ -19,11 +23,11 @@ class ExportStage:
 
     name = "export"
     needs = ("self_distill", "evaluate")
-    format = 1
+    format = 2
 
     def inputs(self, run: Run) -> Any:
-        """Where copies go, and the name."""
-        return {"to": run.task.export.to, "name": run.task.name}
+        """Where copies go, what is packed, and the name."""
+        return {**run.task.export.model_dump(mode="json"), "name": run.task.name}
 
     def results(self, run: Run) -> Sequence[Path]:
         """The bundle and its copies."""
@@ -36,14 +40,38 @@ class ExportStage:
 
         trained = open_bundle(run.model)
         bundle = write_bundle(run.bundle, model=trained.model(), spec=trained.spec, tokenizer=trained.tokenizer,
-                              template=trained.template, dtype=trained.card.dtype, card_facts=card_facts(run))
+                              template=trained.template, dtype=trained.card.dtype, card_facts=card_facts(run),
+                              more=lambda folder: pack_weights(folder, run.task.export.packed))
         for path in run.task.export.to:
             _log.info("exported %s", export(bundle, run.base / path))
-        return {"bundle": str(run.bundle)}
+        return {"bundle": str(run.bundle),
+                "files": {name: (run.bundle / name).stat().st_size for name in bundle.card.files}}
 
     def wipe(self, run: Run, *, fresh: bool) -> Sequence[Path]:
         """The bundle; copies outside the run folder are replaced, not removed."""
         return (run.bundle,)
+
+
+def pack_weights(folder: Path, asked: Sequence[PackedTask]) -> list[Path]:
+    """Write the packed files that are asked for into a bundle's folder, as far as they are of use to this model.
+
+    Where there is no native runtime, or a recipe does not fit the model, a notice says so: the bundle is whole without.
+    """
+    from openautoglm.engine.open import ProgramSettings, pack, why_not_native
+
+    if asked and (missing := why_not_native(read_spec(folder))):
+        _log.warning("weights are not packed: %s", missing)
+        return []
+    written = []
+    for each in asked:
+        try:
+            path = pack(folder, ProgramSettings(quantise=each.recipe()))
+        except (GraphError, ResourceError) as error:
+            _log.warning("weights are not packed as %s: %s", each.format, error)
+            continue
+        _log.info("packed weights: %s, %s", path.name, bytes_text(path.stat().st_size))
+        written.append(path)
+    return written
 
 
 def card_facts(run: Run) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import re
 import secrets
 import shutil
@@ -16,8 +17,8 @@ from openautoglm.core import log
 from openautoglm.core.errors import AutoGLMError, BundleError
 from openautoglm.core.files import atomic_folder, sha256_file
 from openautoglm.core.progress import Progress, progress
-from openautoglm.models.bundle import Bundle, open_bundle
-from openautoglm.models.card import CARD_NAME, is_plain_name
+from openautoglm.models.bundle import Bundle, is_packed, open_bundle
+from openautoglm.models.card import CARD_NAME, Card, is_plain_name, read_card
 from openautoglm.serve.faults import DiskFull, Unavailable
 from openautoglm.serve.registry.records import Version
 
@@ -48,8 +49,11 @@ class BundleStore:
                 raise OSError(errno.ENOSPC, "no space left")
             size = size_bytes(bundle) / _BLOCK
             with atomic_folder(self.root / location) as part, progress(size, "copy", "MiB") as bar:
-                for file, expected in {**bundle.card.files, CARD_NAME: fingerprint(bundle)}.items():
+                for file, expected in _files(bundle).items():
                     if _copy(bundle.path / file, part / file, bar) != expected:
+                        if is_packed(file):  # written again since; whoever needs packed weights makes them
+                            (part / file).unlink()
+                            continue
                         raise BundleError(f"{file} changed while it was copied", where=str(bundle.path),
                                           remedy="register it again when nobody writes it")
         except OSError as error:
@@ -73,20 +77,25 @@ class BundleStore:
         if not path.exists():
             return "missing"
         if path.is_dir():
-            card = path / CARD_NAME
-            return "whole" if card.is_file() and sha256_file(card) == version.fingerprint else "changed"
+            try:
+                return "whole" if fingerprint(read_card(path)) == version.fingerprint else "changed"
+            except BundleError:
+                return "changed"
         return "whole"
 
-    def open(self, version: Version) -> Bundle:
+    def open(self, version: Version, *, packed: bool = False) -> Bundle:
         """Open the bundle, all hashes checked against its card and the card against the registry.
+
+        Args:
+            packed: check the hashes of packed weights too.
 
         Raises:
             Unavailable: it is missing, damaged or another than was registered; the cause says what and where.
         """
         path = self.path(version)
         try:
-            bundle = open_bundle(path)
-            if fingerprint(bundle) != version.fingerprint:
+            bundle = open_bundle(path, packed=packed)
+            if fingerprint(bundle.card) != version.fingerprint:
                 raise BundleError("is not the bundle that was registered: its card is another", where=str(path),
                                   remedy="put the old files back, or register this bundle as a new version")
         except (AutoGLMError, OSError) as error:
@@ -114,12 +123,24 @@ class BundleStore:
 
 def size_bytes(bundle: Bundle) -> int:
     """Bytes of all files of a bundle."""
-    return sum((bundle.path / name).stat().st_size for name in (*bundle.card.files, CARD_NAME))
+    return sum((bundle.path / name).stat().st_size for name in _files(bundle))
 
 
-def fingerprint(bundle: Bundle) -> str:
-    """SHA-256 of the card."""
-    return sha256_file(bundle.path / CARD_NAME)
+def fingerprint(card: Card) -> str:
+    """SHA-256 of what the card says, packed weights apart: those come, go and are written again while it serves.
+
+    Fields that have their defaults are left out, so that a later version which knows more fields finds the same.
+    """
+    said = card.model_dump(mode="json", exclude_defaults=True)
+    said["files"] = {name: value for name, value in card.files.items() if not is_packed(name)}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _files(bundle: Bundle) -> dict[str, str]:
+    """Name and SHA-256 of the files that are to be copied; packed weights as far as they are there."""
+    there = {name: value for name, value in bundle.card.files.items()
+             if not is_packed(name) or (bundle.path / name).is_file()}
+    return {**there, CARD_NAME: sha256_file(bundle.path / CARD_NAME)}
 
 
 def _copy(source: Path, target: Path, bar: Progress) -> str:

@@ -21,7 +21,7 @@ class Version:
         model, number: what it is called.
         copied: whether the registry keeps the bundle itself, or only knows where it lies.
         location: name of a folder in the store, or the absolute path of the bundle.
-        fingerprint: SHA-256 of the bundle's card, which holds the hashes of all other files.
+        fingerprint: SHA-256 of what the bundle's card says, the hashes of all files but packed weights among it.
         size_bytes: of all files of the bundle.
         facts: family, parameters, dtype, scores and when it was made, from the card.
         created_s: seconds since 1970.

@@ -45,7 +45,7 @@ class Versions:
         """
         check_name(name, where="--name")
         bundle = open_bundle(path)
-        card = bundles.fingerprint(bundle)
+        card = bundles.fingerprint(bundle.card)
         known = self._database.read(lambda connection: self._same(connection, name, card))
         if known is not None:
             return known

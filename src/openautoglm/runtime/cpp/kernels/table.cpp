@@ -16,10 +16,14 @@ int64_t item_stride(const PackedView& view) {
     return each == 0 ? 0 : static_cast<int64_t>(to_line(each) + 64);
 }
 
-int chunk_rows(const PackedView& view, int rows) {
+int most_rows(const PackedView& view) {
     const int64_t each = view.width > 0 ? int64_t{2} * view.width : int64_t{4} * view.inputs;
     const int64_t fitting = kChunkBytes / each;
-    const int most = fitting > kLeastRows ? static_cast<int>(fitting) : kLeastRows;
+    return fitting > kLeastRows ? static_cast<int>(fitting) : kLeastRows;
+}
+
+int chunk_rows(const PackedView& view, int rows) {
+    const int most = most_rows(view);
     if (rows <= most) return rows > 0 ? rows : 1;
     const int chunks = (rows + most - 1) / most;  // of nearly equal size, whole tiles where possible
     const int even = ((rows + chunks - 1) / chunks + 23) / 24 * 24;
@@ -41,7 +45,8 @@ MatmulScratch::MatmulScratch(const PackedView& view, int all_rows, void* memory)
 
 size_t matmul_scratch(const PackedView& view, int rows) {
     const size_t each = sizeof(float) * 2 * (kPanel + view.groups) + static_cast<size_t>(item_stride(view));
-    return kReadyBytes + each * chunk_rows(view, rows);
+    const int most = most_rows(view);  // fewer rows may make a larger chunk: they need not be cut
+    return kReadyBytes + each * (rows < 1 ? 1 : rows < most ? rows : most);
 }
 
 size_t attention_scratch(int queries_per_kv, int head_dim) {

@@ -134,7 +134,7 @@ struct MatmulScratch {
     uint8_t* items;       // [rows], item_stride bytes apart: activations in the order of the kernel
     int64_t item_stride;
 };
-size_t matmul_scratch(const PackedView& view, int rows);
+size_t matmul_scratch(const PackedView& view, int rows);  // enough for fewer rows, too
 size_t attention_scratch(int queries_per_kv, int head_dim);
 
 const Kernels& portable_kernels();
