@@ -138,3 +138,11 @@ def test_the_needs_name_every_verb_of_the_command_line() -> None:
     from openautoglm.cli.main import VERBS
 
     assert set(NEEDS) == set(VERBS)
+
+
+def test_a_missing_module_names_the_extra_of_its_verbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "installed", lambda module: module not in ("sqlalchemy", "polars"))
+    found = {finding.name: finding for finding in installation.modules(())}
+    assert "[serve]" in found["sqlalchemy"].remedy
+    assert {"models", "keys"} <= set(found["sqlalchemy"].blocks)
+    assert "[train]" in found["polars"].remedy

@@ -35,11 +35,18 @@ def tell(error: BaseException, arguments: Sequence[str]) -> int | None:
         return None
     if isinstance(error, AutoGLMError):
         _ours(error, arguments)
-        return WRONG_INPUT if isinstance(error, _OF_INPUT) else FAILED
+        return WRONG_INPUT if isinstance(error, _OF_INPUT) or _asked_wrongly(error) else FAILED
     if isinstance(error, OSError) and error.filename:
         _say(f"error: {error.strerror}: {error.filename}", arguments)
         return FAILED
     return None
+
+
+def _asked_wrongly(error: AutoGLMError) -> bool:
+    """Whether it is a fault of the service's parts that asking otherwise would mend."""
+    from openautoglm.serve.faults import Fault
+
+    return isinstance(error, Fault) and error.row.status < 500 and not error.row.retryable
 
 
 def _usage(error: BaseException) -> None:

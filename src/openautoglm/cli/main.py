@@ -23,6 +23,8 @@ VERBS = {
     "generate": "Generate with a bundle, JSON lines out.",
     "serve": "Serve a bundle over HTTP, in the form of OpenAI's interface.",
     "graph": "Show the graph of a model, and what the rules make of it.",
+    "models": "Models in the registry: versions, aliases, stages, routes.",
+    "keys": "Keys of the service: create, list, revoke.",
     "report": "Write the HTML report of a run again.",
     "doctor": "Check machine and installation.",
 }

@@ -79,7 +79,8 @@ def _outside(requirements: list[str]) -> Iterator[str]:
     from packaging.requirements import Requirement
 
     for requirement in map(Requirement, requirements):
-        wanted = requirement.marker is None or requirement.marker.evaluate({"extra": "train"})
+        wanted = requirement.marker is None or requirement.marker.evaluate({"extra": "train"}) or (
+            requirement.marker.evaluate({"extra": "serve"}))
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:

@@ -20,7 +20,8 @@ class Need:
 _MODEL = ("torch", "transformers")
 _CLEAN = ("ftfy", "regex", "rensa", "polars")
 _SCORES = ("sacrebleu", "rouge_score")
-_SERVE = ("fastapi", "uvicorn", "httptools", "msgpack", "prometheus_client")
+_REGISTRY = ("sqlalchemy", "alembic")
+_SERVE = ("fastapi", "uvicorn", "httptools", "msgpack", "prometheus_client", *_REGISTRY, "argon2")
 EXTRAS = dict.fromkeys(_SERVE, "serve")
 """The extra that a module comes with; ``train`` where it is not named."""
 NEEDS: dict[str, Need] = {
@@ -33,6 +34,8 @@ NEEDS: dict[str, Need] = {
     "generate": Need(memory_gib=1),
     "serve": Need(_SERVE, memory_gib=1),
     "graph": Need(),
+    "models": Need(_REGISTRY),
+    "keys": Need((*_REGISTRY, "argon2")),
     "report": Need(),
     "doctor": Need(memory_gib=0, disk_gib=0),
 }
