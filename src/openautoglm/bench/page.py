@@ -61,14 +61,19 @@ def _span(result: Mapping[str, Any], name: str) -> Sequence[Any]:
 
 
 def latency_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """For each latency that was measured: its name, its words, and the end of its figures' names."""
+    """For each latency to be shown: its name, its words, and the end of its figures' names.
+
+    The generator's own time is shown where `max_concurrency` lets requests wait there.
+    """
+    waits = result["loop"] == "open" and result["max_concurrency"]
     return [(name, words, f"_{name}_ms") for name, words in LATENCIES.items()
-            if result.get(f"mean_{name}_ms") is not None]
+            if result.get(f"mean_{name}_ms") is not None and (name != "client_queue_time" or waits)]
 
 
 def figure_names(result: Mapping[str, Any], name: str) -> list[str]:
-    """Names of one latency's figures, in the order of the result."""
-    return [key for key in result if key.endswith(f"_{name}_ms") and key.count("_") == name.count("_") + 2]
+    """Names of one latency's figures, in the order of the result; p50 is left out, the median says it."""
+    return [key for key in result if key.endswith(f"_{name}_ms") and key.count("_") == name.count("_") + 2
+            and not key.startswith("p50_")]
 
 
 def _latencies(result: Mapping[str, Any]) -> str:

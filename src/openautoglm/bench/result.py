@@ -80,8 +80,7 @@ def summarise(head: Mapping[str, Any], settings: LoadSettings, runs: Sequence[Ru
     result = {
         "format": FORMAT, "date": datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S"), **head,
         "num_prompts": sum(len(run.drive.marks) for run in runs),
-        "request_rate": "inf" if math.isinf(arrivals.request_rate) else arrivals.request_rate,
-        "burstiness": "inf" if math.isinf(arrivals.burstiness) else arrivals.burstiness,
+        "request_rate": plain(arrivals.request_rate), "burstiness": plain(arrivals.burstiness),
         "max_concurrency": arrivals.max_concurrency, "loop": arrivals.order, "repetitions": len(runs), **figures,
         "goodput_bounds_ms": judge.goodput, "errors": dict(errors.most_common()), "error_examples": examples,
         "intervals": intervals(measured, judge, settings.seed), "confidence": judge.confidence,
@@ -90,7 +89,7 @@ def summarise(head: Mapping[str, Any], settings: LoadSettings, runs: Sequence[Ru
     result["warnings"] = _warnings(result, judge, notes)
     return result | {
         "runs": each, "quantiles": _quantiles(measured), "series": _series(runs[0], judge),
-        "settings": settings.model_dump(mode="json"), "machine": _machine(machine), "version": __version__}
+        "settings": plain(settings.model_dump(mode="json")), "machine": _machine(machine), "version": __version__}
 
 
 def _with_queue(run: Run, judge: Judgement) -> dict[str, Any]:
@@ -176,6 +175,15 @@ def _series(run: Run, judge: Judgement) -> dict[str, Any]:
             "median_ttft_ms": [float(np.median(part)) if part else None for part in first],
             "max_ttft_ms": [max(part) if part else None for part in first],
             "looks": looks[:: max(1, len(looks) // (4 * _SLICES))]}
+
+
+def plain(value: Any) -> Any:
+    """The same value for JSON, which knows no infinity: ``inf`` in words, at any depth."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _machine(machine: Machine) -> dict[str, Any]:

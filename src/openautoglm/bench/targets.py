@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from openautoglm.bench.client import Client, Pulse
 from openautoglm.bench.direct import EngineClient, encoder
 from openautoglm.bench.monitor import EngineSource, MetricsSource, ProcessSource, Source, server_pid
@@ -15,6 +17,7 @@ from openautoglm.bench.scrape import Metrics
 from openautoglm.bench.settings import Prompts
 from openautoglm.bench.words import Vocabulary, id_vocabulary, word_vocabulary
 from openautoglm.core.errors import LoadError
+from openautoglm.engine.engine import Engine
 from openautoglm.engine.open import ProgramSettings, open_engine
 from openautoglm.engine.settings import EngineSettings
 from openautoglm.models.bundle import Bundle, open_bundle
@@ -60,7 +63,11 @@ class RestTarget:
         assert self._client is not None
         pid = self._pid or server_pid(self._client.http.host, self._client.http.port)
         found: list[Source] = [MetricsSource(Metrics(self._server.base_url, self._server.headers))]
-        return found if pid is None else [*found, ProcessSource(pid)]
+        try:
+            return found if pid is None else [*found, ProcessSource(pid)]
+        except psutil.Error as error:
+            raise LoadError(f"there is no process {pid}", where="--server-pid",
+                            remedy="give the server's, or leave it out") from error
 
 
 class EngineTarget:
@@ -84,6 +91,7 @@ class EngineTarget:
         self._folder = folder
         has_tokenizer = (folder / "tokenizer.json").is_file()
         self._tokenizer = Tokenizer.load(folder) if has_tokenizer else None
+        self._loaded: Engine | None = None
         self._client: EngineClient | None = None
 
     @property
@@ -97,17 +105,17 @@ class EngineTarget:
         return id_vocabulary(self._tokenizer, self._vocab_size)
 
     def client(self, pulse: Pulse, now: Callable[[], float]) -> Client:
-        """Load the model; the client owns its engine.
+        """A client of the engine, which is loaded once; one client at a time.
 
         Raises:
             ResourceError, GraphError: it cannot be loaded so.
         """
         template = self._bundle.template if self._bundle is not None else None
-        stops = None
-        if template is not None and self._tokenizer is not None:
-            stops = template.stop_ids(self._tokenizer)
-        engine = open_engine(self._folder, self._program, self._engine, stop_ids=stops, vocab_size=self._vocab_size)
-        self._client = EngineClient(engine, encoder(self._tokenizer, template), self._prompts, pulse,
+        if self._loaded is None:
+            stops = template.stop_ids(self._tokenizer) if template is not None and self._tokenizer is not None else None
+            self._loaded = open_engine(self._folder, self._program, self._engine, stop_ids=stops,
+                                       vocab_size=self._vocab_size)
+        self._client = EngineClient(self._loaded, encoder(self._tokenizer, template), self._prompts, pulse,
                                     model=self._name, now=now)
         return self._client
 

@@ -22,6 +22,8 @@ VERBS = {
     "evaluate": "Score a bundle, or predictions against references.",
     "generate": "Generate with a bundle, JSON lines out.",
     "graph": "Show the graph of a model, and what the rules make of it.",
+    "bench": "Measure a server or a bundle under load.",
+    "sweep": "Find a bundle's engine settings under load.",
     "report": "Write the HTML report of a run again.",
     "doctor": "Check machine and installation.",
 }

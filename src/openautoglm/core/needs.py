@@ -29,6 +29,8 @@ NEEDS: dict[str, Need] = {
     "evaluate": Need(_SCORES, memory_gib=1),
     "generate": Need(memory_gib=1),
     "graph": Need(),
+    "bench": Need(memory_gib=1),
+    "sweep": Need(memory_gib=1),
     "report": Need(),
     "doctor": Need(memory_gib=0, disk_gib=0),
 }
