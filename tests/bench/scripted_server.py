@@ -54,8 +54,9 @@ class Served:
 class ScriptedServer:
     """Serves on loopback; `served` keeps every request for an answer."""
 
-    def __init__(self, script: Callable[[int], Script], *, metrics: Callable[[], str] | None = None) -> None:
-        self._script, self._metrics = script, metrics
+    def __init__(self, script: Callable[[int], Script], *, metrics: Callable[[], str] | None = None,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self._script, self._metrics, self._clock = script, metrics, clock
         self.served: list[Served] = []
         self.connections = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -102,7 +103,7 @@ class ScriptedServer:
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         if method == "GET":
             return self._small(writer, path)
-        served = Served(path, headers, json.loads(body), time.monotonic())
+        served = Served(path, headers, json.loads(body), self._clock())
         self.served.append(served)
         return await self._answer(writer, served, self._script(len(self.served) - 1))
 
@@ -127,7 +128,7 @@ class ScriptedServer:
         for delay in (script.first_s, *script.gaps_s):
             await asyncio.sleep(delay)
             said = {"delta": {"content": script.text}} if chat else {"text": script.text}
-            served.token_s.append(time.monotonic())
+            served.token_s.append(self._clock())
             self._event(writer, script, {"choices": [{"index": 0, **said, "finish_reason": None}]})
         return await self._end(writer, script, served, chat)
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from virtual_time import ScriptedClient, VirtualLoop, drive, plan_of, run_virtual
 
+from openautoglm.bench.drive import Driver
 from openautoglm.bench.figures import measure
 from openautoglm.bench.pace import LoopPacer
 from openautoglm.bench.result import generator_facts
 from openautoglm.bench.settings import Arrivals, Judgement
-from openautoglm.bench.drive import Driver
 
 dice = np.random.default_rng(4)
 FIRST = dice.gamma(2, 0.1, 400)

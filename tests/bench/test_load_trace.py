@@ -109,7 +109,7 @@ def test_a_plan_follows_its_trace(tmp_path: Path) -> None:
     {"arrivals": Arrivals(request_rate=2), "replay": Replay(path=Path("t"), rate_scale=3)}],
     ids=["closed", "dataset", "two-rates"])
 def test_a_trace_excludes_what_contradicts_it(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="leave one|one of them"):
+    with pytest.raises(ValueError, match=r"leave one|one of them"):
         LoadSettings.model_validate({"replay": Replay(path=Path("t")), **wrong})
 
 

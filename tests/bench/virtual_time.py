@@ -1,4 +1,4 @@
-"""A load in virtual time: the loop's clock jumps to the next timer, so that minutes pass in no time and nothing is late.
+"""A load in virtual time: the loop's clock jumps to the next timer, so that minutes take no time and nothing is late.
 
 A scripted client answers with set delays; it may also burn time as a busy generator would.
 """
@@ -19,12 +19,17 @@ from openautoglm.bench.settings import Arrivals, Judgement
 
 
 class _Jump(selectors.DefaultSelector):
-    """Waits for nothing: time is moved on instead."""
+    """Waits for nothing but what is on its way through a socket: time is moved on instead.
+
+    Attributes:
+        look_s: real seconds to look whether something comes before time is moved on.
+    """
 
     now = 1000.0
+    look_s = 0.0
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        ready = super().select(0)
+        ready = super().select(0) or (super().select(self.look_s) if self.look_s and timeout != 0 else [])
         if not ready and timeout:
             self.now += timeout
         assert ready or timeout is not None, "nothing will ever happen"
@@ -34,8 +39,9 @@ class _Jump(selectors.DefaultSelector):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop with a clock of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, look_s: float = 0.0) -> None:
         self._jump = _Jump()
+        self._jump.look_s = look_s
         super().__init__(self._jump)
         self._clock_resolution = 1e-9
 
@@ -47,9 +53,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._jump.now += seconds
 
 
-def run_virtual(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Run a coroutine on a virtual clock."""
-    loop = VirtualLoop()
+def run_virtual(work: Callable[[], Coroutine[Any, Any, Any]], look_s: float = 0.0) -> Any:
+    """Run a coroutine on a virtual clock; with sockets of this machine where `look_s` is set."""
+    loop = VirtualLoop(look_s)
     try:
         return loop.run_until_complete(work())
     finally:

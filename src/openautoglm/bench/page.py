@@ -119,10 +119,9 @@ def _facts(found: Mapping[str, Any], words: Mapping[str, str]) -> str:
 
 
 def _errors(result: Mapping[str, Any]) -> str:
-    if not result["errors"]:
-        return ""
-    return table(("kind", "requests", "for example"),
-                 [(kind, count, result["error_examples"].get(kind, "")) for kind, count in result["errors"].items()])
+    examples = result["error_examples"]
+    rows = [(kind, count, examples.get(kind, "")) for kind, count in result["errors_by_kind"].items()]
+    return table(("kind", "requests", "for example"), rows) if rows else ""
 
 
 def _settings(result: Mapping[str, Any]) -> str:

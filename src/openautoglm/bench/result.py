@@ -82,7 +82,7 @@ def summarise(head: Mapping[str, Any], settings: LoadSettings, runs: Sequence[Ru
         "num_prompts": sum(len(run.drive.marks) for run in runs),
         "request_rate": plain(arrivals.request_rate), "burstiness": plain(arrivals.burstiness),
         "max_concurrency": arrivals.max_concurrency, "loop": arrivals.order, "repetitions": len(runs), **figures,
-        "goodput_bounds_ms": judge.goodput, "errors": dict(errors.most_common()), "error_examples": examples,
+        "goodput_bounds_ms": judge.goodput, "errors_by_kind": dict(errors.most_common()), "error_examples": examples,
         "intervals": intervals(measured, judge, settings.seed), "confidence": judge.confidence,
         "server": _means([{name: value for name, value in server.items() if name != "queue_time"}
                           for server in servers]), "generator": generator, "stalls": stalls}
@@ -131,7 +131,7 @@ def _warnings(result: Mapping[str, Any], judge: Judgement, notes: Sequence[str])
                         f"{generator.get('cpu_max', 0):.0%} of a core; latencies are too high: lower the rate, or run "
                         "it elsewhere")
     if failed:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in result["errors"].items())
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in result["errors_by_kind"].items())
         found.append(f"{failed:,} of {done + failed:,} requests failed: {kinds}")
     highest = max(judge.percentiles)
     needed = math.ceil(1 / (1 - highest / 100))

@@ -23,7 +23,7 @@ from openautoglm.core.errors import AutoGLMError
 
 KEPT = ("completed", "failed", "duration", "request_throughput", "output_throughput", "total_token_throughput",
         "request_goodput", "steady_request_throughput", "steady_output_throughput", "max_concurrent_requests",
-        "errors", "warnings", "intervals")
+        "errors_by_kind", "warnings", "intervals")
 LATENCIES = ("ttft", "tpot", "itl", "e2el", "queue_time")
 
 

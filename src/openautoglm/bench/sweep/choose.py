@@ -106,12 +106,13 @@ def recommend(found: Sequence[Curve], bounds_ms: Mapping[str, float], axes: Axes
         if not any(curve.runs for curve in found):
             return "No run has finished, so nothing can be recommended."
         if bounds_ms:
-            return f"No setting keeps p99 within {words} ms at any load that was tried: try lower loads or other settings."
+            return (f"No setting keeps p99 within {words} ms at any load that was tried: try lower loads or other "
+                    "settings.")
         return "No run was sound (failures, stalls or a saturated generator), so nothing can be recommended."
     why = f"the highest throughput with p99 within {words} ms" if bounds_ms else "the highest throughput at its knee"
     p99 = "" if best.p99_ms is None else f" with p99 {best.p99_ms:,.0f} ms"
     also = ""
     if best.point.format not in ("stored", "fp32", "bf16"):
         also = (f"; check its quality with `autoglm evaluate --quantise {best.point.format.partition(':')[0]}` first")
-    return (f"Use {best.point.differs(axes)}: {why}, {best.qps:,.2f} requests/s and {best.tokens_per_s:,.0f} tokens/s at "
-            f"{best.amount:g} {unit}{p99}{also}.")
+    return (f"Use {best.point.differs(axes)}: {why}, {best.qps:,.2f} requests/s and {best.tokens_per_s:,.0f} tokens/s "
+            f"at {best.amount:g} {unit}{p99}{also}.")
