@@ -120,7 +120,8 @@ def test_what_is_not_sound_is_not_recommended(fault: dict[str, Any]) -> None:
     best = best_run(curves(runs), {})
     assert best is not None
     assert best.point == SMALL
-    assert "No run was sound" in recommend(curves(runs[1:]), {}, Axes(), "clients")
+    advice = recommend(curves(runs[1:]), {}, Axes(), "clients")
+    assert ("nothing can be recommended" in advice) if "failed" in fault else ("measure again" in advice)
 
 
 def test_a_rounded_format_comes_with_a_warning() -> None:
@@ -145,8 +146,9 @@ def sweep_with(tmp_path: Path, *how: str, fresh: bool = False, made: SweepSettin
                ) -> Sequence[Run]:
     """A sweep whose child does as `how` says; it writes down each job that it was given."""
     model = tmp_path / "model"
-    model.mkdir(exist_ok=True)
-    (model / "model.safetensors").write_bytes(b"x")
+    if not model.exists():
+        model.mkdir()
+        (model / "model.safetensors").write_bytes(b"x")
     command = (sys.executable, str(CHILD), str(tmp_path / "jobs"), *how)
     return run_sweep(model, made or settings(), tmp_path / "out", fresh=fresh, command=command)
 

@@ -67,7 +67,8 @@ def test_an_unknown_backend_is_refused() -> None:
 
 def test_options_become_settings() -> None:
     given = {"request_rate": float("inf"), "max_concurrency": 3, "dataset_path": ["a.csv"],
-             "goodput": ["ttft:5,tpot:6"], "metric_percentiles": "50,99.9", "seed": 7, "header": ["x=y"], "input_len": None}
+             "goodput": ["ttft:5,tpot:6"], "metric_percentiles": "50,99.9", "seed": 7,
+             "header": ["x=y"], "input_len": None}
     settings = load_settings(given)
     assert settings.arrivals.order == "closed"
     assert settings.prompts.dataset == ("a.csv",)

@@ -51,6 +51,7 @@ Warmups = Annotated[int, _O(help="Requests before the load, not counted.")]
 WarmupTime = Annotated[float, _O(help="Requests that arrive in these first seconds are not counted.")]
 Timeout = Annotated[float, _O(help="An answer that takes longer is an error, in seconds.")]
 StallTime = Annotated[float, _O(help="A server that gives nothing for so many seconds has stalled.")]
+LagTime = Annotated[float, _O(help="A generator later than so many ms, at p99, is saturated.")]
 Goodput = Annotated[list[str] | None, _O(help="Bounds in ms, e.g. 'ttft:500 tpot:50 e2el:5000'; may be repeated.")]
 Percentiles = Annotated[str, _O(help="Percentiles of the latencies, by commas.")]
 Repetitions = Annotated[int, _O(help="How often the whole load is put on.")]
@@ -85,7 +86,7 @@ def bench(
     trace: TracePath = None, trace_rate_scale: TraceRate = None, trace_length_scale: TraceLength = None,
     trace_start_s: TraceStart = None, trace_duration_s: TraceFor = None, max_input_len: MostInput = None,
     max_output_len: MostOutput = None, num_warmups: Warmups = 1, warmup_s: WarmupTime = 0.0,
-    timeout_s: Timeout = 600.0, stall_s: StallTime = 10.0, goodput: Goodput = None,
+    timeout_s: Timeout = 600.0, stall_s: StallTime = 10.0, lag_ms: LagTime = 10.0, goodput: Goodput = None,
     metric_percentiles: Percentiles = "50,90,95,99", repetitions: Repetitions = 1, seed: Seed = 0,
     quantise: Quantise = None, group: Group = None, target: Target = "auto", threads: Threads = None,
     max_batch: MaxBatch = None, max_batch_tokens: MaxBatchTokens = None, min_batch: MinBatch = None,

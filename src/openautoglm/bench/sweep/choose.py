@@ -46,11 +46,15 @@ class Run(NamedTuple):
         return None if value is None else float(value)
 
     @property
-    def sound(self) -> bool:
-        """Whether it may be recommended: answers came, hardly any request failed, and nobody was saturated."""
+    def answered(self) -> bool:
+        """Whether answers came, and hardly any request failed."""
         asked = self.figures["completed"] + self.figures["failed"]
-        return bool(self.figures["completed"] and self.figures["failed"] <= _MOST_FAILED * asked
-                    and not self.figures["generator"]["saturated"] and not self.figures["stalls"])
+        return bool(self.figures["completed"]) and self.figures["failed"] <= _MOST_FAILED * asked
+
+    @property
+    def sound(self) -> bool:
+        """Whether its figures can be trusted: no saturated generator, no stall."""
+        return self.answered and not self.figures["generator"]["saturated"] and not self.figures["stalls"]
 
     def keeps(self, bounds_ms: Mapping[str, float]) -> bool:
         """Whether the 99th percentiles keep bounds by name."""
@@ -86,13 +90,14 @@ def best_run(found: Sequence[Curve], bounds_ms: Mapping[str, float]) -> Run | No
     """The run to be recommended.
 
     With bounds: of those that keep them the highest throughput, of tokens. Without: of the knees. Runs within 3 % of
-    the highest are equal, and the one of the lowest p99 is taken.
+    the highest are equal, and the one of the lowest p99 is taken. Only where no run is sound, others are considered.
     """
     if bounds_ms:
-        able = [run for curve in found for run in curve.runs if run.sound and run.keeps(bounds_ms)]
+        able = [run for curve in found for run in curve.runs if run.answered and run.keeps(bounds_ms)]
     else:
         able = [curve.runs[curve.knee] for curve in found if curve.knee is not None]
-        able = [run for run in able if run.sound]
+        able = [run for run in able if run.answered]
+    able = [run for run in able if run.sound] or able
     most = max((run.tokens_per_s for run in able), default=0.0)
     near = [run for run in able if run.tokens_per_s >= _ENOUGH * most]
     return min(near, key=lambda run: run.p99_ms or 0.0, default=None)
@@ -108,11 +113,13 @@ def recommend(found: Sequence[Curve], bounds_ms: Mapping[str, float], axes: Axes
         if bounds_ms:
             return (f"No setting keeps p99 within {words} ms at any load that was tried: try lower loads or other "
                     "settings.")
-        return "No run was sound (failures, stalls or a saturated generator), so nothing can be recommended."
+        return "In every run requests failed, so nothing can be recommended."
     why = f"the highest throughput with p99 within {words} ms" if bounds_ms else "the highest throughput at its knee"
     p99 = "" if best.p99_ms is None else f" with p99 {best.p99_ms:,.0f} ms"
     also = ""
     if best.point.format not in ("stored", "fp32", "bf16"):
-        also = (f"; check its quality with `autoglm evaluate --quantise {best.point.format.partition(':')[0]}` first")
+        also = f"; check its quality with `autoglm evaluate --quantise {best.point.format.partition(':')[0]}` first"
+    if not best.sound:
+        also += "; but the machine was too busy or stalled in every such run: measure again when it is quiet"
     return (f"Use {best.point.differs(axes)}: {why}, {best.qps:,.2f} requests/s and {best.tokens_per_s:,.0f} tokens/s "
             f"at {best.amount:g} {unit}{p99}{also}.")

@@ -59,8 +59,8 @@ def run_sweep(folder: Path, settings: SweepSettings, output: Path, *, fresh: boo
                 for amount, found in _made(folder, point, some, settings, command):
                     store.add(run_key(point, amount, unit), found)
                     bar.advance(1)
-    found = [(point, amount, store.runs.get(run_key(point, amount, unit))) for point, amount in wanted]
-    return [Run(point, amount, run) for point, amount, run in found if run is not None and not run.get("error")]
+    return [Run(point, amount, store.runs[key]) for point, amount in wanted
+            if store.finished(key := run_key(point, amount, unit))]
 
 
 def failures(output: Path) -> list[dict[str, Any]]:
