@@ -8,7 +8,7 @@ import pytest
 
 from openautoglm.core.errors import DataError
 from openautoglm.core.files import read_json, write_json
-from openautoglm.pipeline.report.page import Section, page, show, table
+from openautoglm.core.page import Section, page, show, table
 from openautoglm.pipeline.report.write import write_report
 from openautoglm.pipeline.task import make_task
 

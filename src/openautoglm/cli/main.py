@@ -25,6 +25,8 @@ VERBS = {
     "graph": "Show the graph of a model, and what the rules make of it.",
     "models": "Models in the registry: versions, aliases, stages, routes.",
     "keys": "Keys of the service: create, list, revoke.",
+    "bench": "Measure a server or a bundle under load.",
+    "sweep": "Find a bundle's engine settings under load.",
     "report": "Write the HTML report of a run again.",
     "doctor": "Check machine and installation.",
 }

@@ -15,6 +15,7 @@
     ├── SearchError        a search that cannot start, resume or find a feasible trial
     ├── EvaluationError    predictions and references that do not fit together
     ├── GenerationError    a generation request that cannot be served
+    ├── LoadError          a load that cannot be put on a server, measurements that do not fit together
     ├── PluginError        a plug-in that does not load or breaks its contract
     ├── ResourceError      memory, disk or a device that is not enough
     └── MissingExtraError  an optional dependency that is not installed
@@ -116,6 +117,10 @@ class EvaluationError(AutoGLMError):
 
 class GenerationError(AutoGLMError):
     """A generation request that cannot be served."""
+
+
+class LoadError(AutoGLMError):
+    """A load cannot be put on a server or an engine, or measurements do not fit together."""
 
 
 class PluginError(AutoGLMError):

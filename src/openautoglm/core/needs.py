@@ -36,6 +36,8 @@ NEEDS: dict[str, Need] = {
     "graph": Need(),
     "models": Need(_REGISTRY),
     "keys": Need((*_REGISTRY, "argon2")),
+    "bench": Need(memory_gib=1),
+    "sweep": Need(memory_gib=1),
     "report": Need(),
     "doctor": Need(memory_gib=0, disk_gib=0),
 }

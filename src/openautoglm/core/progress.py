@@ -121,8 +121,8 @@ class Progress:
 
 
 @contextmanager
-def progress(total: float | None, label: str, unit: str, *, done: float = 0.0,
-             quiet: bool = False) -> Iterator[Progress]:
+def progress(total: float | None, label: str, unit: str, *, done: float = 0.0, quiet: bool = False,
+             live: bool = True) -> Iterator[Progress]:
     """Show the progress of long work on standard error, with its rate and the time left.
 
     Args:
@@ -131,10 +131,11 @@ def progress(total: float | None, label: str, unit: str, *, done: float = 0.0,
         unit: what is counted, in the plural.
         done: how much was done before (a resumed run); it does not count for the rate.
         quiet: show nothing; so does a log level above ``info``.
+        live: False shows plain lines on a terminal too, for work whose timing a screen would disturb.
 
     A closed or broken standard error ends the showing, never the work.
     """
-    bar = Progress(total, label, unit, done, _view(label, unit, quiet))
+    bar = Progress(total, label, unit, done, _view(label, unit, quiet, live))
     finished = False
     try:
         yield bar
@@ -143,9 +144,11 @@ def progress(total: float | None, label: str, unit: str, *, done: float = 0.0,
         bar.close(finished)
 
 
-def _view(label: str, unit: str, quiet: bool) -> View:
+def _view(label: str, unit: str, quiet: bool, live: bool) -> View:
     if quiet or log.get().level > logging.INFO:
         return Nothing()
+    if not live:
+        return Lines()
     from openautoglm.core.screen import Row, is_terminal
 
     return Row(label, unit) if is_terminal() else Lines()

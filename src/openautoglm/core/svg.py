@@ -22,6 +22,7 @@ STYLE = """
 .plot .end { text-anchor: end; } .plot .mid { text-anchor: middle; }
 .plot .grid { stroke: var(--grid); stroke-width: 1; } .plot .axis { stroke: var(--ink); stroke-width: 1; }
 .plot .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
+.plot .ring { fill: none; stroke: var(--ink); stroke-width: 2; }
 .plot .area { fill-opacity: .22; stroke-width: 1.5; }
 .plot .s0 { --c: var(--c0); } .plot .s1 { --c: var(--c1); } .plot .s2 { --c: var(--c2); }
 .plot .s3 { --c: var(--c3); } .plot .s4 { --c: var(--c4); } .plot .s5 { --c: var(--c5); }
@@ -136,8 +137,13 @@ def _range(values: Sequence[float], log: bool, zero: bool) -> tuple[float, float
 
 
 def line_chart(series: Sequence[Series], *, title: str, x_label: str = "", y_label: str = "",
-               log_x: bool = False, log_y: bool = False, markers: bool = False, height: int = 300) -> str:
-    """One or more lines over x. Points that are not finite (or not positive on a log axis) break the line."""
+               log_x: bool = False, log_y: bool = False, markers: bool = False, height: int = 300,
+               rings: Sequence[tuple[float, float, str]] = ()) -> str:
+    """One or more lines over x. Points that are not finite (or not positive on a log axis) break the line.
+
+    Args:
+        rings: (x, y, tooltip) of points of the lines to be marked.
+    """
     xs = [x for one in series for x, _ in one.points]
     ys = [y for one in series for _, y in one.points]
     x = _Scale(*_range(xs, log_x, False), LEFT, WIDTH - RIGHT, log_x)
@@ -156,6 +162,8 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str = "", y_lab
                             f"<title>{escape(one.name)}: {number(px)}, {number(py)}</title></circle>")
         out.append(f'<path class="line s{index % _SERIES}" d="{" ".join(path)}"/>')
         out += dots
+    out += [f'<circle class="ring" cx="{x(px):.1f}" cy="{y(py):.1f}" r="7"><title>{escape(words)}: {number(px)}, '
+            f"{number(py)}</title></circle>" for px, py, words in rings]
     return "".join([*out, "</svg>"])
 
 

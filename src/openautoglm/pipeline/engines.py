@@ -11,6 +11,7 @@ from openautoglm.core.errors import GenerationError
 from openautoglm.core.values import Example, Origin
 from openautoglm.engine.engine import Engine
 from openautoglm.engine.open import ProgramSettings, open_engine
+from openautoglm.engine.settings import EngineSettings
 from openautoglm.evaluate.base import Likelihood
 from openautoglm.models.bundle import Bundle
 from openautoglm.pipeline.generation import Asked, Author
@@ -43,10 +44,27 @@ def program_settings(given: Mapping[str, Any]) -> ProgramSettings:
             options["quantise"] = {"format": options["quantise"], **({} if group is None else {"group": group})}
         return ProgramSettings.model_validate(options)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise GenerationError(faults.replace("Value error, ", ""), remedy="change these options") from error
+        raise _faulty(error) from error
     except ValueError as error:
         raise GenerationError(str(error), where="memory_limit", remedy="write a size such as 2GiB") from error
+
+
+def engine_settings(given: Mapping[str, Any]) -> EngineSettings:
+    """How an engine batches, from options of a command; None stands for one that was left out.
+
+    Raises:
+        GenerationError: an option is out of its range, or they do not fit together.
+    """
+    try:
+        return EngineSettings.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise _faulty(error) from error
+
+
+def _faulty(error: ValidationError) -> GenerationError:
+    faults = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}".removeprefix(": ")
+                       for item in error.errors())
+    return GenerationError(faults.replace("Value error, ", ""), remedy="change these options")
 
 
 class EngineAuthor(Author):

@@ -6,9 +6,9 @@ import json
 from html import escape
 from typing import Any
 
+from openautoglm.core.page import code, folded, plots, table, text, tiles
 from openautoglm.core.svg import Series, bar_chart, histogram, line_chart
 from openautoglm.pipeline.report.facts import RunFacts
-from openautoglm.pipeline.report.page import code, folded, plots, table, text, tiles
 from openautoglm.pipeline.units import minutes_text
 
 _MOST_POINTS = 600

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from openautoglm.core.files import atomic_write, write_json
+from openautoglm.core.page import Section, page
 from openautoglm.pipeline.report.chapters import (
     data_chapter,
     sample_chapter,
@@ -16,7 +17,6 @@ from openautoglm.pipeline.report.chapters import (
     training_chapter,
 )
 from openautoglm.pipeline.report.facts import RunFacts, read_facts
-from openautoglm.pipeline.report.page import Section, page
 
 _CHAPTERS = (("Summary", summary_chapter), ("Data", data_chapter), ("Search", search_chapter),
              ("Training", training_chapter), ("Scores", score_chapter), ("Samples", sample_chapter),

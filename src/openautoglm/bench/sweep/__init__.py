@@ -1,0 +1,1 @@
+"""A bundle's engine settings under load: every point in a process of its own, resumable, with a recommendation."""
