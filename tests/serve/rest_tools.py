@@ -14,7 +14,7 @@ from fake_program import FakeProgram
 from openautoglm.engine.engine import Engine
 from openautoglm.engine.settings import EngineSettings
 from openautoglm.serve.backend import Backend, InProcess
-from openautoglm.serve.callers import Guard, NoKeys
+from openautoglm.serve.guard.guard import Guard
 from openautoglm.serve.metrics.prometheus import Metrics
 from openautoglm.serve.rest.app import make_app
 from openautoglm.serve.rest.server import Server, Signals
@@ -61,7 +61,7 @@ class Running:
     make_backend: Callable[[], Backend]
     rest: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    guard: Guard = field(default_factory=NoKeys)
+    guard: Guard = field(default_factory=lambda: Guard(None))
     url: str = ""
     well: bool | None = None
 

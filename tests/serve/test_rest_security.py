@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
 import time
-from typing import Any, ClassVar
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from rest_tools import MODEL, Running, engine_backend
 
-from openautoglm.core.errors import TaskError
-from openautoglm.serve.callers import NoKeys, Who
-from openautoglm.serve.faults import Unauthorised
+from openautoglm.core.errors import BundleError, ResourceError
+from openautoglm.serve.guard import secret
+from openautoglm.serve.guard.guard import Guard
+from openautoglm.serve.guard.settings import GuardSettings
+from openautoglm.serve.registry.keys import KeyRecord
 from openautoglm.serve.rest.access import OPEN, host_name, scope_of
 from openautoglm.serve.rest.app import make_routes
 from openautoglm.serve.rest.document import document
 from openautoglm.serve.rest.settings import RestSettings
-from openautoglm.serve.rest.start import check_address
+from openautoglm.serve.rest.start import ServeSettings, serve_bundle
 from openautoglm.serve.service.language import Language
 
 ASK = {"model": MODEL, "prompt": "x", "max_tokens": 2}
@@ -28,17 +33,21 @@ BODIES = ("/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokeniz
 
 
 class Keys:
-    """A guard that knows two keys."""
+    """Two keys in memory: of a user, and of who watches."""
 
-    keyed = True
-    known: ClassVar[dict[str, Who]] = {
-        "Bearer user": Who("user", frozenset({"infer"}), b"user"),
-        "Bearer watch": Who("watch", frozenset({"metrics"}), b"watch")}
+    def __init__(self, **rates: int) -> None:
+        self.headers: dict[str, dict[str, str]] = {}
+        self._records: dict[str, KeyRecord] = {}
+        for name, scope in (("user", "infer"), ("watch", "metrics")):
+            key_id, token, hashed = secret.mint()
+            self.headers[name] = {"authorization": f"Bearer {token}"}
+            self._records[key_id] = KeyRecord(key_id, name, hashed, frozenset({scope}), **rates)
 
-    async def authenticate(self, authorization: str | None) -> Who:
-        if authorization not in self.known:
-            raise Unauthorised("there is no such key", remedy="send Authorization: Bearer KEY")
-        return self.known[authorization]
+    def get(self, key_id: str) -> KeyRecord | None:
+        return self._records.get(key_id)
+
+    def touch(self, key_id: str) -> None:
+        self._records[key_id] = replace(self._records[key_id], used_s=1e12)
 
 
 def exchange(server: Running, *parts: bytes, pause_s: float = 0) -> bytes:
@@ -141,7 +150,9 @@ def test_a_head_must_come_in_time(language: Language) -> None:
 
 
 def test_every_path_needs_a_key_but_the_open_ones(language: Language) -> None:
-    with Running(language, lambda: engine_backend(language), guard=Keys()) as server:
+    keys = Keys()
+    guard = Guard(keys, GuardSettings(failures_per_min=10_000))
+    with Running(language, lambda: engine_backend(language), guard=guard) as server:
         routes = {(path.replace("{model}", MODEL), method.upper())
                   for path, methods in document(make_routes(server.serving))["paths"].items() for method in methods}
         assert {path for path, _ in routes} >= OPEN | set(BODIES) | {"/metrics", "/v1/models"}
@@ -149,13 +160,13 @@ def test_every_path_needs_a_key_but_the_open_ones(language: Language) -> None:
                    ("/v1/models/", "GET"),
                    ("/healthz/../v1/models", "GET"), ("/V1/MODELS", "GET"), ("/healthz/", "GET"), ("/", "GET")}
         for path, method in routes | made_up:
-            for key in (None, "Bearer wrong", "user", "Basic dXNlcg==", "bearer user"):
+            for key in (None, "Bearer wrong", "user", "Basic dXNlcg==", f"Bearer autoglm_{'a' * 12}_{'b' * 42}"):
                 headers = {} if key is None else {"authorization": key}
                 reply = httpx.request(method, server.url + path, headers=headers)
                 assert (reply.status_code == 401) == (path not in OPEN), (path, method, key)
                 if path not in OPEN:
                     assert reply.headers["www-authenticate"] == "Bearer"
-        user, watch = ({"authorization": f"Bearer {name}"} for name in ("user", "watch"))
+        user, watch = keys.headers["user"], keys.headers["watch"]
         assert httpx.get(f"{server.url}/v1/models", headers=user).status_code == 200
         assert httpx.post(f"{server.url}/v1/completions", headers=user, json=ASK).status_code == 200
         assert httpx.get(f"{server.url}/metrics", headers=user).status_code == 403
@@ -174,14 +185,32 @@ def test_what_changes_models_is_the_administrators() -> None:
     assert scope_of("/healthz", "GET") is None
 
 
-def test_nobody_elses_machine_without_keys() -> None:
-    for host in ("0.0.0.0", "::", "192.168.1.4", "example.org", "127.0.0.2"):
-        with pytest.raises(TaskError, match="no keys") as caught:
-            check_address(RestSettings(host=host), NoKeys())
-        assert caught.value.remedy
-        check_address(RestSettings(host=host), Keys())
+def test_a_key_has_so_many_requests_and_tokens_a_minute(language: Language) -> None:
+    keys = Keys(requests_per_min=3, tokens_per_min=60)
+    with Running(language, lambda: engine_backend(language), guard=Guard(keys)) as server:
+        user = keys.headers["user"]
+
+        def ask(**fields: Any) -> httpx.Response:
+            return httpx.post(f"{server.url}/v1/completions", headers=user, json={**ASK, **fields})
+
+        large = ask(max_tokens=100)
+        assert (large.status_code, large.json()["error"]["param"]) == (413, "max_tokens")
+        assert [ask().status_code for _ in range(2)] == [200, 200]
+        many = ask(max_tokens=50)
+        assert many.status_code == 429
+        assert "tokens a minute" in many.json()["error"]["message"]
+        assert int(many.headers["retry-after"]) >= 1
+        assert httpx.post(f"{server.url}/tokenize", headers=user, json={"prompt": "x"}).status_code == 200
+        assert "requests a minute" in ask().json()["error"]["message"]
+
+
+def test_nobody_elses_machine_without_keys(tmp_path: Path) -> None:
+    for host in ("0.0.0.0", "::", "192.168.1.4", "example.org"):
+        with pytest.raises(ResourceError, match="autoglm keys create"):
+            asyncio.run(serve_bundle(tmp_path / "none", ServeSettings(rest=RestSettings(host=host))))
     for host in ("127.0.0.1", "::1", "localhost"):
-        check_address(RestSettings(host=host), NoKeys())
+        with pytest.raises(BundleError, match="none"):
+            asyncio.run(serve_bundle(tmp_path / "none", ServeSettings(rest=RestSettings(host=host))))
 
 
 @pytest.mark.parametrize("shown", [False, True], ids=["hidden", "shown"])

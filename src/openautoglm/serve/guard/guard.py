@@ -57,7 +57,7 @@ class Guard:
 
     @property
     def keyed(self) -> bool:
-        """Whether callers need a key; where they do not, REST must also ask `hosts.check_local`."""
+        """Whether callers need a key; where they do not, REST sees that `Host` and `Origin` name this machine."""
         return self._store is not None
 
     async def authenticate(self, header: str | None, client: str = "") -> Who:

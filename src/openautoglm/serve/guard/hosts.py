@@ -1,16 +1,10 @@
-"""What stands for a key where keys are off: the server is bound to loopback, and asked for under a name of loopback.
-
-A page of another site can send requests to this machine, or let its own name point here (DNS rebinding); its name
-stands in ``Host`` or ``Origin`` all the same.
-"""
+"""What stands for a key where keys are off: the server is bound to loopback."""
 
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import urlsplit
 
 from openautoglm.core.errors import ResourceError
-from openautoglm.serve.faults import Forbidden
 
 
 def is_loopback(host: str) -> bool:
@@ -34,23 +28,3 @@ def refuse_open(bind: str) -> None:
     if not is_loopback(bind):
         raise ResourceError(f"without keys the server serves this machine only, and {bind} is more", where="--host",
                             remedy="make a key with `autoglm keys create`, or bind to 127.0.0.1")
-
-
-def check_local(host: str | None, origin: str | None = None) -> None:
-    """Let a request in where keys are off: both headers, as far as they are there, must name loopback.
-
-    Raises:
-        Forbidden: another name, none at all, or an opaque origin.
-    """
-    if host is None or not is_loopback(_name(f"//{host}")):
-        raise Forbidden("this server answers requests to its own machine only", where="Host",
-                        remedy="ask for 127.0.0.1 or localhost")
-    if origin is not None and not is_loopback(_name(origin)):
-        raise Forbidden("pages of other sites may not use this server", where="Origin")
-
-
-def _name(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""

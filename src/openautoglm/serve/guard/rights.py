@@ -49,6 +49,9 @@ class Who:
 
 
 ANYONE = Who(frozenset(SCOPES))
+"""Everybody, where keys are off."""
+NOBODY = Who(frozenset())
+"""Who asks for what is open to all."""
 
 
 class Record(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
-from openautoglm.serve.callers import Scope, Who
 from openautoglm.serve.faults import Forbidden
+from openautoglm.serve.guard.rights import Scope
 
 OPEN: frozenset[str] = frozenset({"/healthz", "/ready", "/version"})
 """Paths that need no key: what probes and balancers ask."""
@@ -27,16 +27,6 @@ def scope_of(path: str, method: str) -> Scope | None:
         return SCOPES[path]
     changes = path.startswith("/v1/models") and method not in ("GET", "HEAD")
     return "admin" if changes or path.startswith(ADMIN) else "infer"
-
-
-def check_scope(who: Who, needed: Scope) -> None:
-    """See that a caller may.
-
-    Raises:
-        Forbidden: it lacks the scope.
-    """
-    if needed not in who.scopes:
-        raise Forbidden(f"the key lacks the scope {needed}", remedy="use a key that has it")
 
 
 def check_host(host: str, allowed: Collection[str] | None) -> None:

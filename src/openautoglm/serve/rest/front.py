@@ -14,9 +14,10 @@ from typing import Protocol
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openautoglm.core import log
-from openautoglm.serve.callers import Guard, Who
 from openautoglm.serve.faults import BadRequest
-from openautoglm.serve.rest.access import check_host, check_origin, check_scope, scope_of
+from openautoglm.serve.guard.guard import Guard
+from openautoglm.serve.guard.rights import NOBODY
+from openautoglm.serve.rest.access import check_host, check_origin, scope_of
 from openautoglm.serve.rest.errors import as_fault, error_response
 from openautoglm.serve.rest.settings import LOOPBACK, RestSettings
 from openautoglm.serve.wire.limits import Limits
@@ -77,12 +78,14 @@ class Front:
         origin = headers.get(b"origin")
         check_origin(None if origin is None else origin.decode("latin-1"), host)
         needed = scope_of(scope["path"], scope["method"])
-        who = Who()
+        who = NOBODY
         if needed is not None:
             key = headers.get(b"authorization")
-            who = await self._guard.authenticate(None if key is None else key.decode("latin-1"))
-            check_scope(who, needed)
+            client = scope.get("client") or ("", 0)
+            who = await self._guard.authenticate(None if key is None else key.decode("latin-1"), client[0])
+            who.require(needed)
         scope["who"], visit.who = who, who
+        scope["admit"] = lambda tokens: self._guard.admit(who, tokens).settle
         if sum(name == b"host" for name, _ in scope["headers"]) > 1:
             raise BadRequest("stands there twice", where="Host", remedy="send it once")
         length = headers.get(b"content-length")
@@ -114,7 +117,7 @@ class _Visit:
         given = self.headers.get(b"x-request-id", b"")
         self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope["request_id"] = self.request_id
-        self.began, self.status, self.who = time.monotonic(), 0, Who()
+        self.began, self.status, self.who = time.monotonic(), 0, NOBODY
         self._receive, self._send, self._added, self._limits = receive, send, added, limits
         self._read = 0
 

@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from openautoglm.core import log
-from openautoglm.serve.callers import Who
 from openautoglm.serve.faults import ClientGone, Fault
+from openautoglm.serve.guard.rights import NOBODY, Who
 from openautoglm.serve.rest.errors import as_fault
 from openautoglm.serve.rest.events import DONE, ChatEvents, CompletionEvents, Events, error_event
 from openautoglm.serve.rest.line import Line, connected
@@ -23,7 +23,7 @@ from openautoglm.serve.rest.whole import Gathered
 from openautoglm.serve.service.answering import Answering
 from openautoglm.serve.service.models import Models
 from openautoglm.serve.service.service import Service
-from openautoglm.serve.service.values import Caller
+from openautoglm.serve.service.values import Caller, unbounded
 from openautoglm.serve.wire.asks import ChatAsk, CompletionAsk
 
 _log = log.get(__name__)
@@ -34,8 +34,9 @@ _SHOWN = 4000
 def caller_of(request: Request) -> Caller:
     """Who sent a request, as the outermost layer found out."""
     scope = request.scope
-    who: Who = scope.get("who", Who())
-    return Caller(who.name, scope.get("request_id", ""), who.salt, request.headers.get("traceparent", "")[:128])
+    who: Who = scope.get("who", NOBODY)
+    return Caller(who.name, scope.get("request_id", ""), who.salt, request.headers.get("traceparent", "")[:128],
+                  scope.get("admit", unbounded))
 
 
 class GenerationReply(Response):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from openautoglm.serve.callers import Guard, NoKeys
+from openautoglm.serve.guard.guard import Guard
 from openautoglm.serve.metrics.prometheus import Metrics
 from openautoglm.serve.rest.settings import RestSettings
 from openautoglm.serve.service.models import Models
@@ -24,6 +24,6 @@ class Serving:
 
     models: Models
     metrics: Metrics
-    guard: Guard = field(default_factory=NoKeys)
+    guard: Guard = field(default_factory=lambda: Guard(None))
     settings: RestSettings = field(default_factory=RestSettings)
     limits: Limits = field(default_factory=Limits)

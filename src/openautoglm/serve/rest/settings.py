@@ -45,8 +45,3 @@ class RestSettings(Settings):
         if self.tls_clients is not None and self.tls_cert is None:
             raise ValueError("tls_clients needs tls_cert and tls_key")
         return self
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        return self.host in LOOPBACK

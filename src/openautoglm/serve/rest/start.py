@@ -9,10 +9,10 @@ from pathlib import Path
 from pydantic import Field
 
 from openautoglm.core import log
-from openautoglm.core.errors import TaskError
 from openautoglm.core.settings import Settings
 from openautoglm.serve.backend import Backend
-from openautoglm.serve.callers import Guard, NoKeys
+from openautoglm.serve.guard.guard import Guard
+from openautoglm.serve.guard.hosts import refuse_open
 from openautoglm.serve.metrics.prometheus import Metrics
 from openautoglm.serve.rest.app import make_app
 from openautoglm.serve.rest.server import Server, Signals
@@ -58,11 +58,12 @@ async def serve_bundle(path: Path, settings: ServeSettings, *, guard: Guard | No
         started: is told the address when requests are taken.
 
     Raises:
-        TaskError: the address can be reached from elsewhere, and there are no keys.
-        BundleError, ResourceError, MissingExtraError: the bundle cannot be served.
+        ResourceError: the address can be reached from elsewhere, and there are no keys.
+        BundleError, MissingExtraError: the bundle cannot be served.
     """
-    guard = guard or NoKeys()
-    check_address(settings.rest, guard)
+    guard = guard or Guard(None, bind=settings.rest.host)
+    if not guard.keyed:
+        refuse_open(settings.rest.host)
     language, _ = open_language(path)
     backend = make_backend(path, settings)
     with Signals() as signals:
@@ -94,17 +95,6 @@ async def serve_bundle(path: Path, settings: ServeSettings, *, guard: Guard | No
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await backend.close()
-
-
-def check_address(settings: RestSettings, guard: Guard) -> None:
-    """See that nobody can call without a key but this machine.
-
-    Raises:
-        TaskError: others can.
-    """
-    if not settings.loopback and not guard.keyed:
-        raise TaskError(f"{settings.host} can be reached from other machines, and there are no keys", where="--host",
-                        remedy="listen on 127.0.0.1, behind a proxy that knows who calls")
 
 
 def make_backend(path: Path, settings: ServeSettings) -> Backend:

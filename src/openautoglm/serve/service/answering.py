@@ -199,8 +199,5 @@ class Answering:
     def _close(self, fault: Fault | None) -> None:
         if self._report.ended:
             return
-        report = self._report
-        report.ended, report.fault = time.monotonic(), fault.kind if fault is not None else None
         self._places.close()
-        for observer in self._observers:
-            observer.ended(report)
+        self._report.end(fault.kind if fault is not None else None, self._observers)

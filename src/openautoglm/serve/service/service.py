@@ -109,6 +109,7 @@ class Service:
         report.usage.dropped_messages = sum(prompt.dropped_messages for prompt in prompts)
         report.usage.dropped_tokens = sum(prompt.dropped_tokens for prompt in prompts)
         self.queue.check(len(jobs), sum(job.tokens for job in jobs))
+        report.settle = report.caller.admit(sum(job.tokens for job in jobs))
         stack = ExitStack()
         for job in jobs:
             job.place = stack.enter_context(self.queue.enter(job.tokens))
@@ -132,6 +133,7 @@ class Service:
                 check_length(len(prompt), None, self.backend.facts.max_tokens + 1, self.limits, "input")
             report.usage.prompt_tokens = sum(map(len, prompts))
             self.queue.check(len(prompts), report.usage.prompt_tokens)
+            report.settle = report.caller.admit(report.usage.prompt_tokens)
             with ExitStack() as places:
                 for prompt in prompts:
                     places.enter_context(self.queue.enter(len(prompt)))
@@ -234,10 +236,7 @@ class Service:
         return Report(self.name, kind, caller or Caller(), time.monotonic(), time.time())
 
     def _end(self, report: Report, fault: Fault | None) -> None:
-        report.ended = time.monotonic()
-        report.fault = fault.kind if fault is not None else None
-        for observer in self._observers:
-            observer.ended(report)
+        report.end(fault.kind if fault is not None else None, self._observers)
 
 
 def _size(ask: CompletionAsk | ChatAsk) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -64,6 +66,15 @@ class Usage:
         return told
 
 
+Settle = Callable[[int], None]
+"""Told how many tokens a request has used in the end."""
+
+
+def unbounded(tokens: int) -> Settle:
+    """Let a request of so many tokens in, whoever asks."""
+    return lambda used: None
+
+
 @dataclass(frozen=True)
 class Caller:
     """Who asks.
@@ -73,12 +84,14 @@ class Caller:
         request_id: for logs.
         salt: pages of the cache are shared only among callers of the same salt.
         trace: the `traceparent` that came with the request.
+        admit: takes a request and its tokens from what the caller may use; raises RateLimited or TooLarge.
     """
 
     name: str = ""
     request_id: str = ""
     salt: bytes = b""
     trace: str = ""
+    admit: Callable[[int], Settle] = unbounded
 
 
 @dataclass
@@ -95,6 +108,7 @@ class Report:
         finishes: why its answers ended.
         fault: the kind of fault that ended it; None where it ended well.
         max_tokens, n: that were asked for.
+        settle: told what was used in the end.
     """
 
     model: str
@@ -111,6 +125,14 @@ class Report:
     fault: str | None = None
     max_tokens: int = 0
     n: int = 1
+    settle: Settle = field(default=lambda used: None, repr=False)
+
+    def end(self, fault: str | None, observers: Iterable[Observer]) -> None:
+        """The request has ended, by a fault of that kind or well; whoever must know is told."""
+        self.ended, self.fault = time.monotonic(), fault
+        self.settle(self.usage.prompt_tokens + self.usage.completion_tokens)
+        for observer in observers:
+            observer.ended(self)
 
 
 class Observer(Protocol):
