@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from openautoglm.serve.guard.guard import Guard
 from openautoglm.serve.metrics.prometheus import Metrics
 from openautoglm.serve.rest.settings import RestSettings
-from openautoglm.serve.service.models import Models
+from openautoglm.serve.service.models import Models, Repository
 from openautoglm.serve.wire.limits import Limits
 
 
@@ -20,6 +20,7 @@ class Serving:
         metrics: its figures; told by the services, read under ``/metrics``.
         guard: tells who calls.
         limits: on what is asked.
+        repository: loads and unloads models; None where there is one for good.
     """
 
     models: Models
@@ -27,3 +28,4 @@ class Serving:
     guard: Guard = field(default_factory=lambda: Guard(None))
     settings: RestSettings = field(default_factory=RestSettings)
     limits: Limits = field(default_factory=Limits)
+    repository: Repository | None = None

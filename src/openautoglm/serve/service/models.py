@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from openautoglm.serve.faults import NotFound
 from openautoglm.serve.service.readiness import Readiness
@@ -50,6 +50,50 @@ class Models(Protocol):
 
     async def drain(self, timeout_s: float) -> bool:
         """Take nothing in any more, and wait for what is under way; whether it ended in time."""
+
+
+State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
+
+
+@dataclass(frozen=True)
+class Held:
+    """One version as an administrator sees it.
+
+    Attributes:
+        version: its number, as text.
+        state: whether it is in memory; UNAVAILABLE is not an error, it may be loaded on first use.
+        reason: why it is not, where that is known.
+    """
+
+    name: str
+    version: str
+    state: State
+    reason: str = ""
+
+
+class Repository(Protocol):
+    """Loads and unloads models at an administrator's wish; a server of one bundle has none."""
+
+    async def index(self) -> Sequence[Held]:
+        """All versions that are known."""
+
+    async def load(self, name: str, version: str | None, by: str) -> None:
+        """Load a version, the one that a bare name means where none is given; returns when it is ready.
+
+        Args:
+            by: who asks, for the audit log.
+
+        Raises:
+            NotFound: there is no such model.
+            Unavailable: it cannot be loaded: no room, or damaged.
+        """
+
+    async def unload(self, name: str, version: str | None, by: str) -> None:
+        """Unload it after its running requests have ended; no request loads it again until `load`.
+
+        Raises:
+            NotFound: there is no such model.
+        """
 
 
 class OneModel:
