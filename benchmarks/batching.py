@@ -112,7 +112,8 @@ def one_round(engine: Engine, options: argparse.Namespace, trace: Trace, request
     for label, rate in rates.items():
         for name, admit in chosen.items():
             latencies = serve(engine, (trace.arrival_s / rate).tolist(), requests, admit).latencies
-            found[name] |= {f"{label}_mean_s": statistics.fmean(latencies), f"{label}_p99_s": float(np.percentile(latencies, 99))}
+            found[name] |= {f"{label}_mean_s": statistics.fmean(latencies),
+                            f"{label}_p99_s": float(np.percentile(latencies, 99))}
     return {**found, "rates": rates}
 
 

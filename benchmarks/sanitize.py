@@ -43,6 +43,11 @@ class Outcome(NamedTuple):
     totals: str
     tail: str
 
+    @property
+    def bad(self) -> bool:
+        """Whether a sanitizer or a test found something; 5 is pytest's status where no test was chosen."""
+        return self.status not in (0, 5) or bool(self.faults)
+
 
 class ToolError(Exception):
     """A tool is missing or failed; the message says which and what to do."""
@@ -113,17 +118,13 @@ def paths_here(source: Path, preload: Sequence[str]) -> list[str]:
     return done.stdout.split()
 
 
-def report(outcomes: Sequence[Outcome]) -> int:
-    """Print what was found; 1 if anything was."""
-    for outcome in outcomes:
-        print(f"{outcome.isa:>9}  {outcome.tests}: {outcome.totals}")
-        for line in (*outcome.faults, *outcome.frames):
-            print(f"           {line.strip()}")
-        if outcome.status not in (0, 5) and not outcome.faults:
-            print(outcome.tail)
-    bad = sum(outcome.status not in (0, 5) or bool(outcome.faults) for outcome in outcomes)
-    print(f"{len(outcomes)} runs, {bad} with findings")
-    return int(bad > 0)
+def tell(outcome: Outcome) -> None:
+    """Print what was found."""
+    print(f"{outcome.isa:>9}  {outcome.tests}: {outcome.totals}", flush=True)
+    for line in (*outcome.faults, *outcome.frames):
+        print(f"           {line.strip()}", flush=True)
+    if outcome.bad and not outcome.faults:
+        print(outcome.tail, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,7 +145,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ToolError as error:
             print(error, file=sys.stderr)
             return 2
-        return report([test(path, isa, source, preload) for isa in isas for path in tests])
+        outcomes = []
+        for isa in isas:
+            for path in tests:
+                outcomes.append(test(path, isa, source, preload))
+                tell(outcomes[-1])
+        bad = sum(outcome.bad for outcome in outcomes)
+        print(f"{len(outcomes)} runs, {bad} with findings")
+        return int(bad > 0)
 
 
 if __name__ == "__main__":

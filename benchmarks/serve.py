@@ -1,6 +1,6 @@
 """The service beside the bare engine and beside llama-server, on the same weights, and its behaviour under overload.
 
-    python benchmarks/serve.py overhead MODEL [--gguf FILE --llama-server PROGRAM] [--openvino-server ...]
+    python benchmarks/serve.py overhead MODEL [--gguf FILE --llama-server PROGRAM]
     python benchmarks/serve.py overload MODEL [--seconds 300] [--times 3]
 
 `overhead`: rounds of the engine alone, of `autoglm serve` and of llama-server, in turn: output tokens a second with a
@@ -74,11 +74,11 @@ def wait_for(process: subprocess.Popen[bytes], url: str, log: Any) -> None:
     while time.monotonic() < until:
         if process.poll() is not None:
             log.seek(0)
-            raise SystemExit(f"a server ended with {process.returncode}:\n{log.read().decode(errors='replace')[-3000:]}")
-        with contextlib.suppress(urllib.error.URLError, OSError):
-            with urllib.request.urlopen(url, timeout=10) as reply:
-                if reply.status == 200:
-                    return
+            said = log.read().decode(errors="replace")[-3000:]
+            raise SystemExit(f"a server ended with {process.returncode}:\n{said}")
+        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=10) as reply:
+            if reply.status == 200:
+                return
         time.sleep(0.2)
     raise SystemExit(f"{url} did not answer within {_START_S} s")
 
@@ -107,10 +107,10 @@ def peers(options: argparse.Namespace) -> list[Peer]:
     found = [Peer("engine", None), Peer("rest", server_command(options))]
     if options.llama_server:
         most = options.clients * (options.input_len + options.output_len + 64)
+        threads = str(options.threads)
         found.append(Peer("llama-server", (
-            str(options.llama_server), "-m", str(options.gguf), "--host", "127.0.0.1", "-t", str(options.threads), "-tb",
-            str(options.threads), "-np", str(options.clients), "-c", str(most), "-b", "2048", "-ub", "512", "-fa", "on",
-            "--no-webui"), "/health"))
+            str(options.llama_server), "-m", str(options.gguf), "--host", "127.0.0.1", "-t", threads, "-tb", threads,
+            "-np", str(options.clients), "-c", str(most), "-b", "2048", "-ub", "512", "-fa", "on"), "/health"))
     return found
 
 
