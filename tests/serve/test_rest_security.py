@@ -16,7 +16,7 @@ import httpx
 import pytest
 from rest_tools import MODEL, Running, engine_backend
 
-from openautoglm.core.errors import BundleError, ResourceError
+from openautoglm.core.errors import BundleError, TaskError
 from openautoglm.serve.guard import secret
 from openautoglm.serve.guard.guard import Guard
 from openautoglm.serve.guard.settings import GuardSettings
@@ -206,7 +206,7 @@ def test_a_key_has_so_many_requests_and_tokens_a_minute(language: Language) -> N
 
 def test_nobody_elses_machine_without_keys(tmp_path: Path) -> None:
     for host in ("0.0.0.0", "::", "192.168.1.4", "example.org"):
-        with pytest.raises(ResourceError, match="autoglm keys create"):
+        with pytest.raises(TaskError, match="autoglm keys create"):
             asyncio.run(serve_bundle(tmp_path / "none", ServeSettings(rest=RestSettings(host=host))))
     for host in ("127.0.0.1", "::1", "localhost"):
         with pytest.raises(BundleError, match="none"):

@@ -80,7 +80,11 @@ def test_pieces_are_the_engines_own(bundle_path: Path, opened: Opened) -> None:
             scored = Decoding(max_new_tokens=8, logprobs=3, ignore_stop=True)
             from openautoglm.engine.request import Request
 
-            assert await pieces_of(worker, Order((5, 6), scored)) == list(opened.engine.stream(Request((5, 6), scored)))
+            found = await pieces_of(worker, Order((5, 6), scored))
+            expected = list(opened.engine.stream(Request((5, 6), scored)))
+            assert [piece.queued_s is None for piece in found] == [False] + [True] * 7
+            assert [piece._replace(queued_s=None) for piece in found] == [
+                piece._replace(queued_s=None) for piece in expected]
             decode = opened.tokenizer.decode
             form = GrammarText("json_schema", '{"enum": ["yes", "no"]}')
             ids = [token for piece in await pieces_of(worker, Order((5,), grammar=form)) for token in piece.ids]

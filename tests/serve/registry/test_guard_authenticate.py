@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openautoglm.core.errors import ResourceError
+from openautoglm.core.errors import TaskError
 from openautoglm.serve.faults import Overloaded, RateLimited, StoreLost, Unauthorised
 from openautoglm.serve.guard import secret
 from openautoglm.serve.guard.guard import Guard
@@ -267,7 +267,7 @@ def test_keys_are_off_on_loopback_only() -> None:
     assert not guard.keyed
     assert run(guard.authenticate(None, "127.0.0.1")).scopes == set(SCOPES)
     for bind in ("0.0.0.0", "::", "10.0.0.1", "example.org"):
-        with pytest.raises(ResourceError, match="serves this machine only"):
+        with pytest.raises(TaskError, match="serves this machine only"):
             Guard(None, bind=bind)
     assert Guard(Keys(), bind="0.0.0.0").keyed
 

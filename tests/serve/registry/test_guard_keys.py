@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openautoglm.core.errors import ResourceError
+from openautoglm.core.errors import TaskError
 from openautoglm.serve.faults import BadRequest, Forbidden
 from openautoglm.serve.guard import secret
 from openautoglm.serve.guard.hosts import is_loopback, refuse_open
@@ -75,7 +75,7 @@ def test_loopback(host: str) -> None:
                                   "127.0.0.1.example.org", "2130706433", "::ffff:10.0.0.1", "127.1"])
 def test_not_loopback(host: str) -> None:
     assert not is_loopback(host)
-    with pytest.raises(ResourceError, match="autoglm keys create"):
+    with pytest.raises(TaskError, match="autoglm keys create"):
         refuse_open(host)
 
 

@@ -37,7 +37,7 @@ class Guard:
         clock: seconds on a clock that does not go back, for rates and for what is remembered.
 
     Raises:
-        ResourceError: without a store, on an address that others can reach.
+        TaskError: without a store, on an address that others can reach.
     """
 
     def __init__(self, store: Store | None, settings: GuardSettings | None = None, *, bind: str = "127.0.0.1",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from openautoglm.core.errors import ResourceError
+from openautoglm.core.errors import TaskError
 
 
 def is_loopback(host: str) -> bool:
@@ -23,8 +23,8 @@ def refuse_open(bind: str) -> None:
     """Refuse to serve without keys where others can reach the server.
 
     Raises:
-        ResourceError: `bind` is not loopback.
+        TaskError: `bind` is not loopback.
     """
     if not is_loopback(bind):
-        raise ResourceError(f"without keys the server serves this machine only, and {bind} is more", where="--host",
-                            remedy="make a key with `autoglm keys create`, or bind to 127.0.0.1")
+        raise TaskError(f"without keys the server serves this machine only, and {bind} is more", where="--host",
+                        remedy="make a key with `autoglm keys create`, or bind to 127.0.0.1")

@@ -58,7 +58,7 @@ async def serve_bundle(path: Path, settings: ServeSettings, *, guard: Guard | No
         started: is told the address when requests are taken.
 
     Raises:
-        ResourceError: the address can be reached from elsewhere, and there are no keys.
+        TaskError: the address can be reached from elsewhere, and there are no keys.
         BundleError, MissingExtraError: the bundle cannot be served.
     """
     guard = guard or Guard(None, bind=settings.rest.host)
