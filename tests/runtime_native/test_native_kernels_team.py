@@ -7,6 +7,7 @@ import threading
 import time
 from types import ModuleType
 
+import native_reference
 import numpy as np
 import pytest
 
@@ -109,3 +110,18 @@ def test_the_limits_of_the_processor_can_be_measured(module: ModuleType) -> None
         assert team.burn(True, 10_000) >= 20_000
         assert team.burn(False, 10_000) >= 20_000
         assert team.walk(np.zeros(100_003, np.uint8)) == 0
+
+
+@pytest.mark.parametrize("format", ["fp32", "bf16", "int8", "int4"])
+def test_panels_that_are_taken_in_turn_are_all_taken_once(module: ModuleType, format: str) -> None:
+    rng = np.random.default_rng(3)
+    weight = module.Packed(native_reference.make_weight(rng, format, 20 * 32 + 5, 512, 0).packed)  # type: ignore[arg-type]
+    for rows in (1, 5, 700):  # of which 700 are several chunks
+        x = rng.normal(size=(rows, 512)).astype(np.float32)
+        expected = np.full((rows, 645), np.nan, np.float32)
+        module.Team(1).linear(weight, x, expected)
+        assert np.isfinite(expected).all()
+        for threads in (2, 3, 7):
+            out = np.full_like(expected, np.nan)
+            module.Team(threads).linear(weight, x, out)
+            np.testing.assert_array_equal(out, expected)

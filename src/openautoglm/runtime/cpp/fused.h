@@ -45,8 +45,9 @@ inline void quantised_rows_linear_of(Runtime& team, const PackedMatrix& weight, 
     expect(out.shape(1) == static_cast<size_t>(view.outputs), "out has a wrong shape");
     const Rows to = rows_of(out, "out");
     const int rows = static_cast<int>(out.shape(0));
+    std::atomic<int64_t> next{0};
     team.region([&](int members, Scratch& scratch) { scratch.reserve_linear(members, view, rows); },
-                [&](const Member& m) { quantised_rows_linear(m, view, codes, rows, to); });
+                [&](const Member& m) { quantised_rows_linear(m, view, codes, rows, to, next); });
 }
 
 inline void rms_norm_quantise_of(Runtime& team, In x, Whole<const float, 1> weight, float eps, int group,

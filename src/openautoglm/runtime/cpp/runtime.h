@@ -29,11 +29,12 @@ public:
         expect_apart(x, out);
         const Rows from = rows_of(x, "x"), to = rows_of(out, "out");
         const int rows = static_cast<int>(x.shape(0));
+        std::atomic<int64_t> next{0};
         region([&](int members, Scratch& scratch) {
             scratch.reserve_codes(view, rows);
             scratch.reserve_linear(members, view, rows);
         },
-               [&](const Member& member) { autoglm::linear(member, view, from, rows, to); });
+               [&](const Member& member) { autoglm::linear(member, view, from, rows, to, next); });
     }
 
     void rms_norm(In x, Whole<const float, 1> weight, float eps, Out out) {

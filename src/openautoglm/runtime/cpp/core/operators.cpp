@@ -54,6 +54,18 @@ template <class Body> void over_groups(const Member& member, int rows, int group
     }
 }
 
+constexpr int64_t kTurnWork = 2048;  // products of an output that are worth taking a panel in turn
+
+// Three quarters of the panels are shared out beforehand, so that members rarely meet over them; the rest goes in turn.
+Turns turns_over(const Member& member, const PackedView& weight, int rows, std::atomic<int64_t>& next) {
+    const int members = member.team.size();
+    const int64_t panels = weight.panels_count;
+    const bool worth = members > 1 && static_cast<int64_t>(rows) * weight.inputs >= kTurnWork;
+    const int64_t rest = worth ? panels / 4 : 0;
+    const Share own = member.share(panels - rest);
+    return {own.first, own.last, panels - rest, std::max<int64_t>(1, rest / (8 * members)), &next};
+}
+
 float norm_factor(const Member& member, const float* x, int width, float eps) {
     return 1.f / std::sqrt(member.kernels.sum_squares(x, width) / static_cast<float>(width) + eps);
 }
@@ -69,22 +81,21 @@ void quantise_rows(const Member& member, const Grouping& grouping, Rows x, int r
     });
 }
 
-void quantised_rows_linear(const Member& member, const PackedView& weight, const Codes& codes, int rows, Rows y) {
-    const Share panels = member.share(weight.panels_count);
-    member.kernels.matmul_codes(weight, codes, rows, y.data, y.stride, panels.first, panels.last,
+void quantised_rows_linear(const Member& member, const PackedView& weight, const Codes& codes, int rows, Rows y,
+                           std::atomic<int64_t>& next) {
+    member.kernels.matmul_codes(weight, codes, rows, y.data, y.stride, turns_over(member, weight, rows, next),
                                 member.scratch.own(member.index));
 }
 
-void linear(const Member& member, const PackedView& weight, Rows x, int rows, Rows y) {
+void linear(const Member& member, const PackedView& weight, Rows x, int rows, Rows y, std::atomic<int64_t>& next) {
     if (weight.width > 0) {
         quantise_rows(member, grouping_of(weight), x, rows, member.scratch.codes());
         member.team.barrier();
-        quantised_rows_linear(member, weight, member.scratch.codes(), rows, y);
+        quantised_rows_linear(member, weight, member.scratch.codes(), rows, y, next);
         return;
     }
-    const Share panels = member.share(weight.panels_count);
-    member.kernels.matmul_float(weight, x.data, x.stride, rows, y.data, y.stride, panels.first, panels.last,
-                                member.scratch.own(member.index));
+    member.kernels.matmul_float(weight, x.data, x.stride, rows, y.data, y.stride,
+                                turns_over(member, weight, rows, next), member.scratch.own(member.index));
 }
 
 void rms_norm(const Member& member, Rows x, const float* weight, int rows, int width, float eps, Rows y) {

@@ -62,10 +62,12 @@ struct Layout {
 Layout lay_out(const int32_t* first_rows, const int32_t* lengths, const int32_t* page_table, int sequences,
                int64_t table_width, int rows, int pages, int page_size);
 
-// y = x W^T + bias. Has a barrier inside when the weights are int8 or int4.
-void linear(const Member&, const PackedView& weight, Rows x, int rows, Rows y);
+// y = x W^T + bias. Has a barrier inside when the weights are int8 or int4. Members take panels from `next`, which is
+// zero before the first comes.
+void linear(const Member&, const PackedView& weight, Rows x, int rows, Rows y, std::atomic<int64_t>& next);
 // The same of rows that are codes already, in groups as the weight's; no barrier inside.
-void quantised_rows_linear(const Member&, const PackedView& weight, const Codes& codes, int rows, Rows y);
+void quantised_rows_linear(const Member&, const PackedView& weight, const Codes& codes, int rows, Rows y,
+                           std::atomic<int64_t>& next);
 void quantise_rows(const Member&, const Grouping&, Rows x, int rows, const Codes& codes);
 
 // Norms: without a weight (nullptr) rows are only divided by their root mean square. y may be x, and total x or y; if

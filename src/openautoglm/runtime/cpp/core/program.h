@@ -62,7 +62,7 @@ private:
 
     void execute(const Call& call, const Member& member, std::atomic<int64_t>& turn) const;
     void execute_norm(const Call& call, const Member& member, int rows) const;
-    void execute_product(const Call& call, const Member& member, int rows) const;
+    void execute_product(const Call& call, const Member& member, int rows, std::atomic<int64_t>& turn) const;
     void execute_value(const Call& call, const Member& member, int rows) const;
     void execute_attention(const Call& call, const Member& member, std::atomic<int64_t>& turn) const;
     void execute_plugin(const Call& call, const Member& member) const;

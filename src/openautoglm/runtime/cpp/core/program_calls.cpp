@@ -38,7 +38,7 @@ void Program::execute(const Call& call, const Member& member, std::atomic<int64_
                                rows_at(call.outputs[0]));
         case Kind::linear:
         case Kind::quantised_rows_linear:
-        case Kind::quantise_rows: return execute_product(call, member, rows);
+        case Kind::quantise_rows: return execute_product(call, member, rows, turn);
         case Kind::rms_norm:
         case Kind::rms_norm_quantise:
         case Kind::add_rms_norm:
@@ -49,13 +49,13 @@ void Program::execute(const Call& call, const Member& member, std::atomic<int64_
     }
 }
 
-void Program::execute_product(const Call& call, const Member& member, int rows) const {
+void Program::execute_product(const Call& call, const Member& member, int rows, std::atomic<int64_t>& turn) const {
     const Place &in = call.inputs[0], &out = call.outputs[0];
     if (call.kind == Kind::quantise_rows)
         return quantise_rows(member, grouping_of(out.width, out.group), rows_at(in), rows, codes_at(out));
     const PackedView& weight = weights_[call.weight];
-    if (call.kind == Kind::linear) return linear(member, weight, rows_at(in), rows, rows_at(out));
-    quantised_rows_linear(member, weight, codes_at(in), rows, rows_at(out));
+    if (call.kind == Kind::linear) return linear(member, weight, rows_at(in), rows, rows_at(out), turn);
+    quantised_rows_linear(member, weight, codes_at(in), rows, rows_at(out), turn);
 }
 
 void Program::execute_norm(const Call& call, const Member& member, int rows) const {

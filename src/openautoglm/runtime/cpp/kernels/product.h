@@ -106,9 +106,28 @@ template <class F> void over_panels(const Chunk& chunk, float* y, int64_t y_stri
     }
 }
 
+// A chunk over the member's own panels, and over what it gets of the rest. `turn`: which it took last and has not used,
+// -1 for none; turns count on from chunk to chunk, and those of a later one are kept for it.
 template <class F>
-void matmul_codes_as(const PackedView& view, const Codes& codes, int rows, float* y, int64_t y_stride, int64_t first,
-                     int64_t last, const MatmulScratch& scratch) {
+void over_turns(const Chunk& chunk, float* y, int64_t y_stride, const Turns& turns, int64_t number, int64_t& turn) {
+    over_panels<F>(chunk, y, y_stride, turns.first, turns.last);
+    const int64_t panels = chunk.view->panels_count, each = (panels - turns.rest + turns.grain - 1) / turns.grain;
+    for (; each > 0; turn = -1) {
+        if (turn < 0) turn = take_turn(*turns.next);
+        if (turn >= (number + 1) * each) return;
+        const int64_t first = turns.rest + (turn - number * each) * turns.grain, last = first + turns.grain;
+        over_panels<F>(chunk, y, y_stride, first, last < panels ? last : panels);
+    }
+}
+
+inline bool no_panels(const PackedView& view, const Turns& turns) {
+    return turns.first >= turns.last && turns.rest >= view.panels_count;
+}
+
+template <class F>
+void matmul_codes_as(const PackedView& view, const Codes& codes, int rows, float* y, int64_t y_stride,
+                     const Turns& turns, const MatmulScratch& scratch) {
+    int64_t turn = -1;
     for (int row = 0; row < rows; row += scratch.rows) {
         const int count = fewer(scratch.rows, rows - row);
         const int8_t* values = codes.values + static_cast<int64_t>(row) * view.width;
@@ -128,22 +147,23 @@ void matmul_codes_as(const PackedView& view, const Codes& codes, int rows, float
                 F::prepare(values + static_cast<int64_t>(r) * view.width, view.width,
                            scratch.items + r * scratch.item_stride);
         }
-        over_panels<F>(chunk, y + row * y_stride, y_stride, first, last);
+        over_turns<F>(chunk, y + row * y_stride, y_stride, turns, row / scratch.rows, turn);
     }
 }
 
-void matmul_codes(const PackedView& view, const Codes& codes, int rows, float* y, int64_t y_stride, int64_t first,
-                  int64_t last, void* memory) {
-    if (first >= last) return;
+void matmul_codes(const PackedView& view, const Codes& codes, int rows, float* y, int64_t y_stride, const Turns& turns,
+                  void* memory) {
+    if (no_panels(view, turns)) return;
     const MatmulScratch scratch(view, rows, memory);
-    if (view.format == Format::int8) matmul_codes_as<Int8>(view, codes, rows, y, y_stride, first, last, scratch);
-    else matmul_codes_as<Int4>(view, codes, rows, y, y_stride, first, last, scratch);
+    if (view.format == Format::int8) matmul_codes_as<Int8>(view, codes, rows, y, y_stride, turns, scratch);
+    else matmul_codes_as<Int4>(view, codes, rows, y, y_stride, turns, scratch);
 }
 
 template <class F>
 void matmul_float_as(const PackedView& view, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride,
-                     int64_t first, int64_t last, const MatmulScratch& scratch) {
+                     const Turns& turns, const MatmulScratch& scratch) {
     const bool odd = view.inputs % F::line_inputs != 0;
+    int64_t turn = -1;
     for (int row = 0; row < rows; row += scratch.rows) {
         const float* from = x + row * x_stride;
         Chunk chunk{&view, reinterpret_cast<const uint8_t*>(from), x_stride * 4, nullptr, nullptr,
@@ -157,14 +177,14 @@ void matmul_float_as(const PackedView& view, const float* x, int64_t x_stride, i
                 to[view.inputs] = 0;
             }
         }
-        over_panels<F>(chunk, y + row * y_stride, y_stride, first, last);
+        over_turns<F>(chunk, y + row * y_stride, y_stride, turns, row / scratch.rows, turn);
     }
 }
 
 void matmul_float(const PackedView& view, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride,
-                  int64_t first, int64_t last, void* memory) {
-    if (first >= last) return;
+                  const Turns& turns, void* memory) {
+    if (no_panels(view, turns)) return;
     const MatmulScratch scratch(view, rows, memory);
-    if (view.format == Format::bf16) matmul_float_as<Bf16>(view, x, x_stride, rows, y, y_stride, first, last, scratch);
-    else matmul_float_as<Fp32>(view, x, x_stride, rows, y, y_stride, first, last, scratch);
+    if (view.format == Format::bf16) matmul_float_as<Bf16>(view, x, x_stride, rows, y, y_stride, turns, scratch);
+    else matmul_float_as<Fp32>(view, x, x_stride, rows, y, y_stride, turns, scratch);
 }

@@ -49,6 +49,8 @@ size_t matmul_scratch(const PackedView& view, int rows) {
     return kReadyBytes + each * (rows < 1 ? 1 : rows < most ? rows : most);
 }
 
+int64_t take_turn(std::atomic<int64_t>& next) { return next.fetch_add(1, std::memory_order_relaxed); }
+
 size_t attention_scratch(int queries_per_kv, int head_dim) {
     const size_t queries = static_cast<size_t>(queries_per_kv) * kTileRows, block = size_t{kBlockTokens} * head_dim;
     return sizeof(float) * (2 * block + queries * (kBlockTokens + 2));

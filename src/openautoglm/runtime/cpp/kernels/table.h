@@ -2,6 +2,7 @@
 // its caller names, in one thread, and allocates nothing. Letters: R rows, K inputs, G groups of a row.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -70,12 +71,20 @@ struct Candidate {
     float logit, weight;
 };
 
+// Which panels a member multiplies by: [first, last), then some of those from `rest` on, `grain` at a time, in turn with
+// the others, so that a member whose processor does something else meanwhile does not hold them up.
+struct Turns {
+    int64_t first, last, rest, grain;
+    std::atomic<int64_t>* next;  // zero before the first member comes; nobody looks at it where nothing is left
+};
+int64_t take_turn(std::atomic<int64_t>& next);
+
 struct Kernels {
-    // y [R, outputs] (y_stride apart) = x [R, K] W^T + bias, for panels [first, last); scratch: matmul_scratch() bytes
+    // y [R, outputs] (y_stride apart) = x [R, K] W^T + bias, for some panels; scratch: matmul_scratch() bytes
     void (*matmul_float)(const PackedView&, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride,
-                         int64_t first, int64_t last, void* scratch);
-    void (*matmul_codes)(const PackedView&, const Codes&, int rows, float* y, int64_t y_stride, int64_t first,
-                         int64_t last, void* scratch);
+                         const Turns&, void* scratch);
+    void (*matmul_codes)(const PackedView&, const Codes&, int rows, float* y, int64_t y_stride, const Turns&,
+                         void* scratch);
     // groups [first, last) of one row of x (`x_row` is where the row starts) into their places in codes
     void (*quantise)(const Grouping&, const float* x_row, int row, const Codes&, int64_t first, int64_t last);
     float (*sum_squares)(const float* x, int width);
