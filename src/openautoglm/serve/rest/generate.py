@@ -26,7 +26,7 @@ def routes(serving: Serving) -> APIRouter:
                            "content": {"text/event-stream": {"schema": {"type": "string"}}}}, **faults(404, 408, 429)})
     async def complete(request: Request) -> Response:
         ask = await read_body(request, CompletionAsk, serving.limits)
-        return GenerationReply(serving.models, ask, caller_of(request), show=show)
+        return GenerationReply(serving.models, ask, caller_of(request), serving.limits, show=show)
 
     @router.post("/v1/chat/completions", operation_id="chat", summary="Go on with a conversation",
                  response_model=None, openapi_extra=asks(ChatAsk, CHAT), responses={
@@ -34,6 +34,6 @@ def routes(serving: Serving) -> APIRouter:
                            "content": {"text/event-stream": {"schema": {"type": "string"}}}}, **faults(404, 408, 429)})
     async def chat(request: Request) -> Response:
         ask = await read_body(request, ChatAsk, serving.limits)
-        return GenerationReply(serving.models, ask, caller_of(request), show=show)
+        return GenerationReply(serving.models, ask, caller_of(request), serving.limits, show=show)
 
     return router

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -25,6 +26,7 @@ from openautoglm.serve.service.models import Models
 from openautoglm.serve.service.service import Service
 from openautoglm.serve.service.values import Caller, unbounded
 from openautoglm.serve.wire.asks import ChatAsk, CompletionAsk
+from openautoglm.serve.wire.limits import Limits
 
 _log = log.get(__name__)
 _STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
@@ -39,6 +41,14 @@ def caller_of(request: Request) -> Caller:
                   scope.get("admit", unbounded))
 
 
+def sticky_key(ask: CompletionAsk | ChatAsk, caller: Caller) -> str | None:
+    """What keeps requests at one version of a model: the conversation, else the client's user, else the key."""
+    for kind, name in (("c", ask.conversation if isinstance(ask, ChatAsk) else None), ("u", ask.user)):
+        if name is not None:
+            return f"{caller.name}\0{kind}\0{name}"
+    return caller.name or None
+
+
 class GenerationReply(Response):
     """The reply to one ask.
 
@@ -46,8 +56,9 @@ class GenerationReply(Response):
         show: write the prompt to the log.
     """
 
-    def __init__(self, models: Models, ask: CompletionAsk | ChatAsk, caller: Caller, *, show: bool = False) -> None:
-        self._models, self._ask, self._caller, self._show = models, ask, caller, show
+    def __init__(self, models: Models, ask: CompletionAsk | ChatAsk, caller: Caller, limits: Limits, *,
+                 show: bool = False) -> None:
+        self._models, self._ask, self._caller, self._limits, self._show = models, ask, caller, limits, show
         self._chat, self._begun = isinstance(ask, ChatAsk), False
         self.status_code, self.background, self.body = 200, None, b""
 
@@ -60,20 +71,27 @@ class GenerationReply(Response):
         if self._show:
             _log.info("asked: %s", self._ask.model_dump_json(exclude_none=True, warnings=False)[:_SHOWN],
                       extra={"request_id": self._caller.request_id})
-        async with self._models.use(self._ask.model) as service:
+        try:
+            async with connected(receive, send, self._limits) as line:
+                last = await self._answer(line)
+        except ClientGone:
+            if not self._begun:
+                raise
+            scope.get("abort", _nothing)()  # what is written already may never be read
+            return
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _answer(self, line: Line) -> bytes:
+        """Generate and send all but the end, which is returned; the time until the model is loaded counts."""
+        began, ask = time.monotonic(), self._ask
+        timeout_s = ask.timeout_s or self._limits.timeout_s
+        async with self._models.use(ask.model, key=sticky_key(ask, self._caller), timeout_s=timeout_s) as service:
+            caller = replace(self._caller, waited_s=time.monotonic() - began)
+            answering = await service.open(ask, caller)
             try:
-                async with connected(receive, send, service.limits) as line:
-                    answering = await service.open(self._ask, self._caller)
-                    try:
-                        last = await (self._stream if self._ask.stream else self._whole)(service, answering, line)
-                    finally:
-                        answering.cancel()
-            except ClientGone:
-                if not self._begun:
-                    raise
-                scope.get("abort", _nothing)()  # what is written already may never be read
-                return
-            await send({"type": "http.response.body", "body": last, "more_body": False})
+                return await (self._stream if ask.stream else self._whole)(service, answering, line)
+            finally:
+                answering.cancel()
 
     async def _whole(self, service: Service, answering: Answering, line: Line) -> bytes:
         gathered = Gathered(answering.count)
