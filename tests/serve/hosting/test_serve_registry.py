@@ -14,12 +14,11 @@ import httpx
 import openai
 import pytest
 
+from command_line import start
 from openautoglm.cli import main
 from openautoglm.serve.guard import secret
 from openautoglm.serve.registry.keys import KeyRecord
 from openautoglm.serve.registry.registry import Registry, open_registry
-
-from command_line import start
 
 Run = Callable[..., tuple[int, str]]
 

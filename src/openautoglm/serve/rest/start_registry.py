@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 
 from pydantic import Field
@@ -14,6 +15,7 @@ from openautoglm.serve.guard.hosts import refuse_open
 from openautoglm.serve.hosting.hosted import Hosted
 from openautoglm.serve.hosting.keeper import Keeper
 from openautoglm.serve.hosting.loading import BundleLoader
+from openautoglm.serve.hosting.responses import CachedResponses
 from openautoglm.serve.hosting.settings import HostingSettings
 from openautoglm.serve.metrics.prometheus import Metrics
 from openautoglm.serve.registry.catalog import Catalog, CatalogSettings
@@ -84,6 +86,7 @@ async def _serve(catalog: Catalog, settings: ServeRegistrySettings, guard: Guard
                           warm_s=settings.hosting.warm_s)
     hosted = Hosted(catalog, loader, settings.hosting)
     keeper = Keeper(hosted)
+    responses = CachedResponses(catalog, hosted.shelf, _shape(settings), always=settings.response_cache)
     with Signals() as signals:
         preloading = asyncio.create_task(hosted.preload(settings.preload))
         told = asyncio.create_task(signals.first.wait())
@@ -93,7 +96,7 @@ async def _serve(catalog: Catalog, settings: ServeRegistrySettings, guard: Guard
                 return True
             await preloading
             await keeper.start()
-            serving = Serving(hosted, metrics, guard, settings.rest, settings.service.limits, hosted)
+            serving = Serving(hosted, metrics, guard, settings.rest, settings.service.limits, hosted, responses)
             server = Server(make_app(serving), hosted, settings.rest, hosted.close)
             _log.info("serving %s", server.url, extra={"models": len(catalog.snapshot.models),
                                                        "registry": str(catalog.registry.place)})
@@ -105,4 +108,11 @@ async def _serve(catalog: Catalog, settings: ServeRegistrySettings, guard: Guard
             await asyncio.gather(preloading, return_exceptions=True)
             await keeper.close()
             await hosted.close()
+            await responses.close()
             await asyncio.to_thread(close_traces)
+
+
+def _shape(settings: ServeRegistrySettings) -> str:
+    """What this server's options do to answers."""
+    program = settings.worker.program.model_dump(mode="json", include={"target", "dtype", "quantise", "cache"})
+    return json.dumps([program, settings.service.max_tokens], sort_keys=True)
