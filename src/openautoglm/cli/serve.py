@@ -1,24 +1,53 @@
-"""``autoglm serve BUNDLE``: a bundle behind OpenAI's interface."""
+"""``autoglm serve BUNDLE``, or ``--registry``: models behind OpenAI's interface."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+from openautoglm.cli.serve_places import Places, budget, check, open_places
 from openautoglm.core.errors import TaskError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 _PEM = "PEM file."
+_USUAL = ""
+_MAY_STAND_ALONE = ("--registry", "--keys")
 
 
-@app.command()
+class _Serve(TyperCommand):
+    """A command with options that may stand without a value: then they mean the usual place."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the usual place where such an option has no value."""
+        filled = list[str]()
+        for word, after in zip(args, [*args[1:], "-"], strict=True):
+            filled += (word, _USUAL) if word in _MAY_STAND_ALONE and after.startswith("-") else (word,)
+        return super().parse_args(ctx, filled)
+
+
+@app.command(cls=_Serve)
 def serve(
-    bundle: Annotated[Path, typer.Argument(help="A bundle (folder, .zip or .pkl), or the folder of a released GLM "
-                                           "checkpoint.", metavar="BUNDLE")],
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle (folder, .zip or .pkl), or the folder of a released "
+                                                  "GLM checkpoint.", metavar="[BUNDLE]")] = None,
+    registry: Annotated[str | None, typer.Option(metavar="[FILE|URL]", help="Serve the models of a registry in place "
+                                                 "of a bundle; by default the one that `autoglm models` uses.")] = None,
+    store: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the registry keeps copied bundles.")
+                     ] = None,
+    memory_budget: Annotated[str | None, typer.Option(help="Most memory for weights and caches of all models of the "
+                                                      "registry together, e.g. 8GiB.")] = None,
+    preload: Annotated[list[str] | None, typer.Option(metavar="MODEL", help="A model of the registry that is loaded "
+                                                      "before the server listens; can be given again.")] = None,
+    response_cache: Annotated[bool, typer.Option("--response-cache", help="Answer the same request of the same key "
+                                                 "from the registry's cache.")] = False,
+    keys: Annotated[str | None, typer.Option(metavar="[FILE|URL]", help="Ask for keys, those of this registry; with "
+                                             "--registry they are asked for anyway.")] = None,
+    no_keys: Annotated[bool, typer.Option("--no-keys", help="Ask for no keys; on loopback only.")] = False,
     name: Annotated[str | None, typer.Option(help="The model's name for clients; left out, the bundle's own.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0: any.")] = 8080,
@@ -48,7 +77,7 @@ def serve(
     otlp: Annotated[str | None, typer.Option(help="Send traces there, e.g. http://127.0.0.1:4318/v1/traces.")] = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
 ) -> None:
-    """Serve a bundle over HTTP until a signal comes.
+    """Serve a bundle, or the models of a registry, over HTTP until a signal comes.
 
     The routes are OpenAI's: /v1/completions, /v1/chat/completions, /v1/embeddings, /v1/models; besides /tokenize,
     /detokenize, /healthz, /ready, /metrics, /version and /openapi.json. The first SIGTERM or Ctrl+C lets running
@@ -66,7 +95,10 @@ def serve(
     bounds = {**_read(limits), **_given(timeout_s=timeout)}
     given = {"name": name, "in_process": in_process, "replicas": replicas, "otlp": otlp, "rest": rest,
              "service": {"limits": bounds, "queue": _given(requests=queue, tokens=queue_tokens)}}
-    raise typer.Exit(0 if _run(bundle, given, program, engine) else 1)
+    places = Places(bundle, registry, store, keys, no_keys)
+    more = _given(memory_budget=memory_budget, preload=preload, response_cache=response_cache or None, name=name)
+    check(places, more)
+    raise typer.Exit(0 if _run(places, given, more, program, engine) else 1)
 
 
 def _need_extra() -> None:
@@ -77,19 +109,31 @@ def _need_extra() -> None:
         require(module, EXTRAS[module])
 
 
-def _run(bundle: Path, given: Mapping[str, Any], program: Any, engine: Mapping[str, Any]) -> bool:
+def _run(places: Places, given: Mapping[str, Any], more: Mapping[str, Any], program: Any,
+         engine: Mapping[str, Any]) -> bool:
     """Serve; whether everything that was under way has ended well."""
     from openautoglm.serve.rest.server import adopt_uvicorn_log
     from openautoglm.serve.rest.start import ServeSettings, serve_bundle
+    from openautoglm.serve.rest.start_registry import ServeRegistrySettings, serve_registry
 
     most = engine.get("max_batch", 0)
     if most > program.max_wanted:
         program = program.model_copy(update={"max_wanted": most})
+    budget_bytes = budget(more)
+    if budget_bytes is not None and program.memory_limit is None:  # no model alone may take more than all may
+        program = program.model_copy(update={"memory_limit": budget_bytes})
     worker = {"program": program, "engine": engine, **_log_options()}
-    settings = _settings(ServeSettings, {**given, "worker": worker})
     adopt_uvicorn_log()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(serve_bundle(bundle, settings))
+    with ExitStack() as stack, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        opened, guard = open_places(places, given["rest"]["host"], stack)
+        if opened is None:
+            assert places.bundle is not None
+            one = _settings(ServeSettings, {**given, "worker": worker})
+            return runner.run(serve_bundle(places.bundle, one, guard=guard))
+        hosting = {"hosting": {"memory_bytes": budget_bytes}, "preload": more.get("preload", ()),
+                   "response_cache": more.get("response_cache", False)}
+        many = _settings(ServeRegistrySettings, {**given, "worker": worker, **hosting})
+        return runner.run(serve_registry(opened, many, guard=guard))
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -322,3 +324,19 @@ def test_a_process_that_is_killed_leaves_whole_versions(registry: Registry, url:
     for name in rests:
         os.utime(registry.store.root / name, (0, 0))
     assert set(registry.store.sweep(registry.versions.locations())) == rests
+
+
+def test_a_bundle_that_is_registered_the_moment_it_was_made_is_the_same_later(
+        first_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = open_bundle(first_bundle).card
+    later = bundles.fingerprint(card)
+
+    class Then:
+        """A clock that stands at the time when the bundle was made."""
+
+        @staticmethod
+        def now(zone: Any) -> datetime.datetime:
+            return datetime.datetime.fromisoformat(card.created)
+
+    monkeypatch.setattr("openautoglm.models.card.datetime", SimpleNamespace(datetime=Then, UTC=datetime.UTC))
+    assert bundles.fingerprint(card) == later

@@ -27,4 +27,4 @@ def refuse_open(bind: str) -> None:
     """
     if not is_loopback(bind):
         raise TaskError(f"without keys the server serves this machine only, and {bind} is more", where="--host",
-                        remedy="make a key with `autoglm keys create`, or bind to 127.0.0.1")
+                        remedy="make a key with `autoglm keys create` and add --keys, or bind to 127.0.0.1")

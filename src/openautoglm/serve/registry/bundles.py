@@ -129,9 +129,10 @@ def size_bytes(bundle: Bundle) -> int:
 def fingerprint(card: Card) -> str:
     """SHA-256 of what the card says, packed weights apart: those come, go and are written again while it serves.
 
-    Fields that have their defaults are left out, so that a later version which knows more fields finds the same.
+    Fields that have their defaults are left out, so that a later version which knows more fields finds the same; but
+    not the time of writing, whose default is the present.
     """
-    said = card.model_dump(mode="json", exclude_defaults=True)
+    said = {**card.model_dump(mode="json", exclude_defaults=True), "created": card.created}
     said["files"] = {name: value for name, value in card.files.items() if not is_packed(name)}
     return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

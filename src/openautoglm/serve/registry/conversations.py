@@ -119,6 +119,11 @@ class Conversations:
         if not self._database.write(work):
             raise NotFound("there is no such conversation, or it has expired", where=_WHERE)
 
+    def clear(self, owner: str) -> int:
+        """Remove all conversations of an owner; return how many."""
+        return self._database.write(lambda connection: connection.execute(
+            delete(CONVERSATIONS).where(CONVERSATIONS.c.owner == owner)).rowcount)
+
     def expire(self) -> int:
         """Remove all that have expired; return how many. To be called now and then."""
         past = CONVERSATIONS.c.expires_s <= self._database.now()

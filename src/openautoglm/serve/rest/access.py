@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ OPEN: frozenset[str] = frozenset({"/healthz", "/ready", "/version"})
 """Paths that need no key: what probes and balancers ask."""
 SCOPES: Mapping[str, Scope] = {"/metrics": "metrics"}
 """Paths that need another scope than `infer`."""
+_LISTING = re.compile(r"/v1/models(/[^/]*(/[0-9]+)?)?")
 ADMIN: tuple[str, ...] = ("/v2/repository/", "/v1/admin/")
 """Beginnings of paths that need `admin`, whatever the method."""
 
@@ -19,14 +21,15 @@ ADMIN: tuple[str, ...] = ("/v2/repository/", "/v1/admin/")
 def scope_of(path: str, method: str) -> Scope | None:
     """The scope that a path needs; None for none. A path that is not known needs `infer`.
 
-    Below ``/v1/models/`` everything but reading is the administrator's.
+    Below ``/v1/models`` everything is the administrator's but reading what there is.
     """
     if path in OPEN:
         return None
     if path in SCOPES:
         return SCOPES[path]
-    changes = path.startswith("/v1/models") and method not in ("GET", "HEAD")
-    return "admin" if changes or path.startswith(ADMIN) else "infer"
+    if path.startswith("/v1/models") and (method not in ("GET", "HEAD") or not _LISTING.fullmatch(path)):
+        return "admin"
+    return "admin" if path.startswith(ADMIN) else "infer"
 
 
 def check_host(host: str, allowed: Collection[str] | None) -> None:

@@ -6,7 +6,16 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from openautoglm.core.version import __version__
-from openautoglm.serve.rest import embeddings, generate, listing, status, tokens
+from openautoglm.serve.rest import (
+    administration,
+    conversations,
+    embeddings,
+    generate,
+    listing,
+    repository,
+    status,
+    tokens,
+)
 from openautoglm.serve.rest.document import document
 from openautoglm.serve.rest.errors import handle_errors
 from openautoglm.serve.rest.front import Front
@@ -22,6 +31,11 @@ def make_routes(serving: Serving) -> FastAPI:
                   redirect_slashes=False)
     for part in (generate, embeddings, tokens, listing, status):
         app.include_router(part.routes(serving))
+    if serving.hosted is not None:
+        app.include_router(listing.version_routes(serving))
+        app.include_router(conversations.routes(serving.hosted.catalog.registry))
+        app.include_router(administration.routes(serving, serving.hosted))
+        app.include_router(repository.routes(serving, serving.hosted))
     handle_errors(app)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     return app

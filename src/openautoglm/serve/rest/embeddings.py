@@ -27,8 +27,11 @@ def routes(serving: Serving) -> APIRouter:
                             **faults(404, 408, 429)})
     async def embed(request: Request) -> Response:
         ask = await read_body(request, EmbeddingAsk, serving.limits)
-        async with serving.models.use(ask.model) as service, connected(request.receive, _unused, serving.limits):
-            vectors, usage = await service.embed(ask, caller_of(request))
+        caller = caller_of(request)
+        async with (connected(request.receive, _unused, serving.limits),
+                    serving.models.use(ask.model, key=caller.name or None,
+                                       timeout_s=serving.limits.timeout_s) as service):
+            vectors, usage = await service.embed(ask, caller)
         small = vectors.astype("<f4", copy=False)
         packed = ask.encoding_format == "base64"
         found = [{"object": "embedding", "index": number,

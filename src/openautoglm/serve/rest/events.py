@@ -106,6 +106,11 @@ class ChatEvents:
         return f'{{"tool_calls":[{{"index":0,"function":{{"arguments":{quoted(text)}}}}}]}}'
 
 
+def chunk(told: dict[str, Any]) -> bytes:
+    """An event of any form."""
+    return b"data: " + json.dumps(told, separators=(",", ":")).encode() + b"\n\n"
+
+
 def error_event(fault: Fault) -> bytes:
     """A fault that came under way."""
     return b"data: " + error_bytes(fault) + b"\n\n"

@@ -18,7 +18,7 @@ _STREAMED = "The answers; `text/event-stream` where `stream` is true."
 
 def routes(serving: Serving) -> APIRouter:
     """The routes of this file."""
-    router, show = APIRouter(tags=["generation"]), serving.settings.log_prompts
+    router = APIRouter(tags=["generation"])
 
     @router.post("/v1/completions", operation_id="complete", summary="Answer or continue texts, records and ids",
                  response_model=None, openapi_extra=asks(CompletionAsk, COMPLETION), responses={
@@ -26,7 +26,7 @@ def routes(serving: Serving) -> APIRouter:
                            "content": {"text/event-stream": {"schema": {"type": "string"}}}}, **faults(404, 408, 429)})
     async def complete(request: Request) -> Response:
         ask = await read_body(request, CompletionAsk, serving.limits)
-        return GenerationReply(serving.models, ask, caller_of(request), show=show)
+        return GenerationReply(serving, ask, caller_of(request))
 
     @router.post("/v1/chat/completions", operation_id="chat", summary="Go on with a conversation",
                  response_model=None, openapi_extra=asks(ChatAsk, CHAT), responses={
@@ -34,6 +34,6 @@ def routes(serving: Serving) -> APIRouter:
                            "content": {"text/event-stream": {"schema": {"type": "string"}}}}, **faults(404, 408, 429)})
     async def chat(request: Request) -> Response:
         ask = await read_body(request, ChatAsk, serving.limits)
-        return GenerationReply(serving.models, ask, caller_of(request), show=show)
+        return GenerationReply(serving, ask, caller_of(request))
 
     return router

@@ -21,18 +21,28 @@ AnAsk = TypeVar("AnAsk", bound=Ask)
 _JSON = "application/json"
 
 
-async def read_body(request: Request, kind: type[AnAsk], limits: Limits) -> AnAsk:
+async def read_body(request: Request, kind: type[AnAsk], limits: Limits, *, empty: bool = False) -> AnAsk:
     """Read the body of a request as an ask.
+
+    Args:
+        empty: a request without a body asks for the defaults.
 
     Raises:
         UnsupportedMedia: it is not said to be JSON.
         TooLarge, TimedOut, BadRequest, Unsupported: it is too large, too slow, or no such ask.
         ClientGone: the client left before it had sent all.
     """
+    if empty and not _has_body(request):
+        return kind()
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given != _JSON:
         raise UnsupportedMedia("the body must be JSON", where="Content-Type", remedy=f"send Content-Type: {_JSON}")
     return read_ask(kind, parse_object(await _body(request.receive, limits), limits.json_depth), limits)
+
+
+def _has_body(request: Request) -> bool:
+    headers = request.headers
+    return ("content-type" in headers or "transfer-encoding" in headers or headers.get("content-length", "0") != "0")
 
 
 async def _body(receive: Receive, limits: Limits) -> bytes:

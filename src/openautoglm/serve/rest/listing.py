@@ -26,12 +26,29 @@ def routes(serving: Serving) -> APIRouter:
     @router.get("/v1/models/{model}", operation_id="model", summary="One model", response_model=None,
                 responses={200: {"model": replies.Model, "description": "The model."}, **faults(404)})
     async def one(model: str) -> JSONResponse:
-        for known in await serving.models.listed():
-            if known.name == model:
-                return JSONResponse(_told(known))
-        raise NotFound(f"there is no model {model[:100]!r}", where="model", remedy="/v1/models lists what there is")
+        return await _named(serving, model)
 
     return router
+
+
+def version_routes(serving: Serving) -> APIRouter:
+    """The routes of a server whose models have versions."""
+    router = APIRouter(tags=["models"])
+
+    @router.get("/v1/models/{model}/{number:int}", operation_id="version_of_model", summary="One version of a model",
+                response_model=None,
+                responses={200: {"model": replies.Model, "description": "The version."}, **faults(404)})
+    async def version(model: str, number: int) -> JSONResponse:
+        return await _named(serving, f"{model}/{number}")
+
+    return router
+
+
+async def _named(serving: Serving, name: str) -> JSONResponse:
+    for known in await serving.models.listed():
+        if known.name == name:
+            return JSONResponse(_told(known))
+    raise NotFound(f"there is no model {name[:100]!r}", where="model", remedy="/v1/models lists what there is")
 
 
 def _told(model: Model) -> dict[str, Any]:

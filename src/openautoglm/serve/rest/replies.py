@@ -128,6 +128,14 @@ class ChatChoice(Reply):
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 
+class Unkept(Reply):
+    """Why an answer was not kept in its conversation."""
+
+    name: str
+    kept: Literal[False]
+    error: ErrorFacts
+
+
 class Chat(Reply):
     """The answers in a chat."""
 
@@ -138,6 +146,7 @@ class Chat(Reply):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
+    conversation: Unkept | None = Field(default=None)
 
 
 class EmbeddingUsage(Reply):

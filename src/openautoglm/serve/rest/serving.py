@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from openautoglm.serve.guard.guard import Guard
+from openautoglm.serve.hosting.hosted import Hosted
+from openautoglm.serve.hosting.responses import CachedResponses
 from openautoglm.serve.metrics.prometheus import Metrics
 from openautoglm.serve.rest.settings import RestSettings
 from openautoglm.serve.service.models import Models, Repository
@@ -20,7 +22,8 @@ class Serving:
         metrics: its figures; told by the services, read under ``/metrics``.
         guard: tells who calls.
         limits: on what is asked.
-        repository: loads and unloads models; None where there is one for good.
+        hosted: the models of a registry, which administrators change; None where one bundle is served.
+        responses: answers that were given before; None where none are kept.
     """
 
     models: Models
@@ -28,4 +31,10 @@ class Serving:
     guard: Guard = field(default_factory=lambda: Guard(None))
     settings: RestSettings = field(default_factory=RestSettings)
     limits: Limits = field(default_factory=Limits)
-    repository: Repository | None = None
+    hosted: Hosted | None = None
+    responses: CachedResponses | None = None
+
+    @property
+    def repository(self) -> Repository | None:
+        """Loads and unloads models; None where there is one for good."""
+        return self.hosted

@@ -78,7 +78,7 @@ async def serve_bundle(path: Path, settings: ServeSettings, *, guard: Guard | No
             metrics = Metrics(lambda: {name: service.backend for name, service in services.items()},
                               lambda: {name: (service.queue.waiting, service.queue.waiting_tokens)
                                        for name, service in services.items()})
-            observers, close_traces = _observers(metrics, settings)
+            observers, close_traces = observers_of(metrics, settings)
             name = settings.name or str(language.recipe.get("name") or path.stem or "model")
             services[name] = Service(name, language, backend, settings.service, observers=observers)
             models = OneModel(services[name])
@@ -110,7 +110,8 @@ def make_backend(path: Path, settings: ServeSettings) -> Backend:
     return Worker(path, settings.worker)
 
 
-def _observers(metrics: Metrics, settings: ServeSettings) -> tuple[Sequence[Observer], Callable[[], None]]:
+def observers_of(metrics: Metrics, settings: ServeSettings) -> tuple[Sequence[Observer], Callable[[], None]]:
+    """Who is told what happens to requests, and what ends it."""
     if settings.otlp is None:
         return (metrics,), lambda: None
     from openautoglm.serve.metrics.traces import Traces

@@ -25,8 +25,10 @@ def routes(serving: Serving) -> APIRouter:
                  responses={200: {"model": replies.Tokens, "description": "The ids."}, **faults(404, 408, 429)})
     async def tokenize(request: Request) -> JSONResponse:
         ask = await read_body(request, TokenizeAsk, serving.limits)
-        caller_of(request).admit(0)
-        async with serving.models.use(ask.model) as service:
+        caller = caller_of(request)
+        caller.admit(0)
+        async with serving.models.use(ask.model, key=caller.name or None,
+                                      timeout_s=serving.limits.timeout_s) as service:
             ids = await service.tokenize(ask)
             told: dict[str, Any] = {"count": len(ids), "max_model_len": service.backend.facts.max_tokens, "tokens": ids}
             if ask.return_token_strs:
@@ -38,8 +40,10 @@ def routes(serving: Serving) -> APIRouter:
                  responses={200: {"model": replies.Text, "description": "The text."}, **faults(404, 408, 429)})
     async def detokenize(request: Request) -> JSONResponse:
         ask = await read_body(request, DetokenizeAsk, serving.limits)
-        caller_of(request).admit(0)
-        async with serving.models.use(ask.model) as service:
+        caller = caller_of(request)
+        caller.admit(0)
+        async with serving.models.use(ask.model, key=caller.name or None,
+                                      timeout_s=serving.limits.timeout_s) as service:
             return JSONResponse({"prompt": await service.detokenize(ask)})
 
     return router

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from openautoglm.serve.rest.logprobs import Offsets, chat_logprobs, completion_logprobs
-from openautoglm.serve.service.values import Delta, TokenLogprob, Usage
+from openautoglm.serve.service.values import Delta, Finish, TokenLogprob, Usage
 
 
 class Gathered:
@@ -18,13 +18,18 @@ class Gathered:
     def __init__(self, count: int) -> None:
         self._texts: list[list[str]] = [[] for _ in range(count)]
         self._logprobs: list[list[TokenLogprob]] = [[] for _ in range(count)]
-        self._finishes: list[str | None] = [None] * count
+        self._finishes: list[Finish | None] = [None] * count
 
     def add(self, delta: Delta) -> None:
         """Take what was added to an answer."""
         self._texts[delta.choice].append(delta.text)
         self._logprobs[delta.choice] += delta.logprobs
         self._finishes[delta.choice] = delta.finish or self._finishes[delta.choice]
+
+    def deltas(self) -> list[Delta]:
+        """Each answer as if it had come at once."""
+        return [Delta(index, "".join(parts), tuple(self._logprobs[index]), self._finishes[index])
+                for index, parts in enumerate(self._texts)]
 
     def completion(self, head: dict[str, Any], usage: Usage, *, logprobs: bool) -> dict[str, Any]:
         """The reply to a completion."""

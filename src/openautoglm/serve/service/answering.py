@@ -38,6 +38,7 @@ class Answering:
     Attributes:
         usage: tokens so far.
         tool: the function that the answers call; None where they are text.
+        unkept: why the turn was not kept in its conversation, after the answer has ended; None where it was.
     """
 
     def __init__(self, backend: Backend, jobs: Sequence[Job], way: Way, report: Report, *, pieces: Sequence[bytes],
@@ -51,6 +52,7 @@ class Answering:
         self._over: set[int] = set()
         self._asked = report.arrived
         self.tool = way.tool
+        self.unkept: Fault | None = None
 
     @property
     def usage(self) -> Usage:
@@ -81,9 +83,9 @@ class Answering:
                     if self._talk is not None and not delta.choice:
                         self._kept.append(delta.text)
                     yield delta
-            if self._talk is not None:
-                await self._talk.keep("".join(self._kept))
             fault = None
+            if self._talk is not None:
+                self.unkept = await self._keep(self._talk)
         except Fault as error:
             fault = error
             raise
@@ -92,6 +94,14 @@ class Answering:
             raise
         finally:
             self._close(fault)
+
+    async def _keep(self, talk: Talk) -> Fault | None:
+        """Keep the turn; an answer that was given is not lost because it cannot be kept."""
+        try:
+            await talk.keep("".join(self._kept))
+        except Fault as fault:
+            return fault
+        return None
 
     def _deltas(self) -> AsyncGenerator[Delta, None]:
         if self._way.rerank is not None:

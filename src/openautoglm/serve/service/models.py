@@ -34,12 +34,18 @@ class Models(Protocol):
     async def listed(self) -> Sequence[Model]:
         """All that can be asked for."""
 
-    def use(self, name: str | None) -> AbstractAsyncContextManager[Service]:
+    def use(self, name: str | None, *, key: str | None = None,
+            timeout_s: float | None = None) -> AbstractAsyncContextManager[Service]:
         """The service of a model, which stays loaded within; the only one, or a default, where no name is given.
+
+        Args:
+            key: requests of the same key (a conversation, a user) go to the same version, where there are several.
+            timeout_s: how long it may take until it is loaded.
 
         Raises:
             NotFound: there is no such model.
             Unavailable: it cannot be loaded now.
+            TimedOut: it was not loaded in time.
         """
 
     def loaded(self) -> Mapping[str, Service]:
@@ -77,11 +83,12 @@ class Repository(Protocol):
     async def index(self) -> Sequence[Held]:
         """All versions that are known."""
 
-    async def load(self, name: str, version: str | None, by: str) -> None:
+    async def load(self, name: str, version: str | None, by: str, *, pin: bool | None = None) -> None:
         """Load a version, the one that a bare name means where none is given; returns when it is ready.
 
         Args:
             by: who asks, for the audit log.
+            pin: never unload it to make room; as it was where None.
 
         Raises:
             NotFound: there is no such model.
@@ -109,7 +116,8 @@ class OneModel:
         return (Model(service.name, service.created, service.backend.facts.max_tokens, service.fingerprint),)
 
     @asynccontextmanager
-    async def use(self, name: str | None) -> AsyncIterator[Service]:
+    async def use(self, name: str | None, *, key: str | None = None,
+                  timeout_s: float | None = None) -> AsyncIterator[Service]:
         """See `Models`."""
         if name not in (None, self._service.name):
             raise NotFound(f"there is no model {str(name)[:100]!r}", where="model",

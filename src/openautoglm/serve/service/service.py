@@ -227,7 +227,7 @@ class Service:
 
     def _time_left(self, ask: GenerationAsk, report: Report) -> float:
         allowed = ask.timeout_s or self.limits.timeout_s
-        return max(0.001, allowed - (time.monotonic() - report.arrived))
+        return max(0.001, allowed - report.caller.waited_s - (time.monotonic() - report.arrived))
 
     def _report(self, kind: str, caller: Caller | None) -> Report:
         if self.queue.closed:

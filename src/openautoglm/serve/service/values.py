@@ -85,6 +85,7 @@ class Caller:
         salt: pages of the cache are shared only among callers of the same salt.
         trace: the `traceparent` that came with the request.
         admit: takes a request and its tokens from what the caller may use; raises RateLimited or TooLarge.
+        waited_s: how long the request has waited already, e.g. for its model to be loaded; its deadline counts it.
     """
 
     name: str = ""
@@ -92,6 +93,7 @@ class Caller:
     salt: bytes = b""
     trace: str = ""
     admit: Callable[[int], Settle] = unbounded
+    waited_s: float = 0.0
 
 
 @dataclass

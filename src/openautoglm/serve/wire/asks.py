@@ -77,6 +77,8 @@ class GenerationAsk(Ask):
         timeout_s: seconds that the request may take, the queue included.
         truncate: of a prompt that is too long: refuse it (`off`), leave out the oldest turns (`turns`), or those and
             then the beginning of its text (`window`).
+        cache: whether the answer may be one that was given before to the same request, where it is one of temperature 0
+            or has a seed; as the server was started where left out. A server without a registry has no such answers.
         user, metadata, store, service_tier, safety_identifier, prompt_cache_key, prompt_cache_retention: of no effect.
     """
 
@@ -105,6 +107,7 @@ class GenerationAsk(Ask):
     structured_outputs: StructuredOutputs | None = None
     timeout_s: Annotated[Real, Field(gt=0)] | None = None
     truncate: Truncate | None = None
+    cache: Flag | None = None
     user: Text | None = None
     metadata: dict[str, Text] | None = None
     store: Flag | None = None

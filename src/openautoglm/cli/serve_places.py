@@ -1,0 +1,103 @@
+"""What ``autoglm serve`` serves: one bundle, or a registry; and whose keys it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openautoglm.core import log
+from openautoglm.core.errors import TaskError
+
+if TYPE_CHECKING:
+    from openautoglm.serve.guard.guard import Guard
+    from openautoglm.serve.registry.registry import Registry
+
+_VERB = "autoglm serve"
+_WITH_REGISTRY = {"memory_budget": "--memory-budget", "preload": "--preload", "response_cache": "--response-cache"}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where models and keys are; an empty text is the usual place, None none."""
+
+    bundle: Path | None
+    registry: str | None
+    store: Path | None
+    keys: str | None
+    no_keys: bool
+
+
+def check(places: Places, more: Mapping[str, Any]) -> None:
+    """See that the options go together.
+
+    Args:
+        more: further options that were given.
+
+    Raises:
+        TaskError: they do not; names the options and what to do.
+    """
+    if places.bundle is not None and places.registry is not None:
+        raise TaskError(f"the bundle {places.bundle} and --registry do not go together", where=_VERB,
+                        remedy="serve one of them: register the bundle with `autoglm models register`, or leave "
+                               "--registry out (keys for one bundle: --keys)")
+    if places.bundle is None and places.registry is None:
+        raise TaskError("there is nothing to serve", where=_VERB,
+                        remedy="give a bundle, before options that may stand without a value, or --registry")
+    if places.no_keys and places.keys is not None:
+        raise TaskError("--keys and --no-keys do not go together", where=_VERB, remedy="leave one of them out")
+    wrong = [flag for name, flag in _WITH_REGISTRY.items() if name in more]
+    if places.store is not None:
+        wrong.append("--store")
+    if places.registry is None and wrong:
+        raise TaskError("is for the models of a registry", where=wrong[0], remedy="leave it out, or add --registry")
+    if places.registry is not None and "name" in more:
+        raise TaskError("is for one bundle; models of a registry have their names", where="--name",
+                        remedy="leave it out")
+
+
+def budget(more: Mapping[str, Any]) -> int | None:
+    """The memory budget in bytes.
+
+    Raises:
+        TaskError: it cannot be read.
+    """
+    from openautoglm.pipeline.units import parse_bytes
+
+    if "memory_budget" not in more:
+        return None
+    try:
+        return int(parse_bytes(more["memory_budget"]))
+    except ValueError as error:
+        raise TaskError(str(error), where="--memory-budget", remedy="write a size such as 8GiB") from error
+
+
+def open_places(places: Places, host: str, stack: ExitStack) -> tuple[Registry | None, Guard]:
+    """Open the registry that is served, None where a bundle is; and make the guard.
+
+    Args:
+        host: that the server listens on.
+        stack: closes what was opened.
+
+    Raises:
+        BadRequest, Conflict, StoreLost, DiskFull: a registry cannot be opened.
+        ResourceError: without keys, on an address that others can reach.
+    """
+    from openautoglm.serve.guard.guard import Guard
+    from openautoglm.serve.registry.registry import open_registry
+
+    served = None
+    if places.registry is not None:
+        served = stack.enter_context(open_registry(places.registry or None, places.store))
+    if places.no_keys or (served is None and places.keys is None):
+        return served, Guard(None, bind=host)
+    keyed = served
+    if places.keys is not None or served is None:
+        keyed = stack.enter_context(open_registry(places.keys or None))
+    assert keyed is not None
+    if not any(record.live(keyed.database.now()) for record in keyed.keys.list()):
+        log.get(__name__).warning("no key opens anything yet: make one with `autoglm keys create --scope infer --name "
+                                  "NAME`, in %s", keyed.place)
+    return served, Guard(keyed.keys, bind=host)
