@@ -14,9 +14,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from openautoglm.core import log
-from openautoglm.serve.faults import ClientGone, Fault
+from openautoglm.serve.faults import ClientGone, Fault, as_fault
 from openautoglm.serve.guard.rights import NOBODY, Who
-from openautoglm.serve.rest.errors import as_fault
 from openautoglm.serve.rest.events import DONE, ChatEvents, CompletionEvents, Events, error_event
 from openautoglm.serve.rest.line import Line, connected
 from openautoglm.serve.rest.whole import Gathered
