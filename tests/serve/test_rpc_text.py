@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import grpc
 import httpx
 import pytest
-from rest_tools import MODEL, engine_backend
-from rpc_tools import TEXT, RunningRpc, Stub, asked, connected
+from rest_tools import MODEL
+from rpc_tools import TEXT, RunningRpc, Stub, asked, connected, embedding_backend
 
 from openautoglm.protos import text_pb2 as pb
 from openautoglm.serve.service.language import Language
@@ -17,7 +17,7 @@ from openautoglm.serve.wire.asks import ChatAsk, CompletionAsk, EmbeddingAsk
 
 @pytest.fixture(scope="module")
 def running(language: Language) -> Iterator[RunningRpc]:
-    with RunningRpc(language, lambda: engine_backend(language)) as running:
+    with RunningRpc(language, lambda: embedding_backend(language)) as running:
         yield running
 
 

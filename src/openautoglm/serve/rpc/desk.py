@@ -1,7 +1,7 @@
 """Where every call arrives, whatever method it names: known or not, it needs a key unless the method is open.
 
-Messages come here as bytes, so that nothing is parsed before it is known who calls, and one that cannot be parsed is the
-client's fault and not the server's. A call of one message is read as a stream of one, so that it has to come in time.
+Messages come here as bytes, so that nothing is parsed before it is known who calls, and one that cannot be parsed is
+the client's fault and not the server's. A call of one message is read as a stream of one, so that it must come in time.
 """
 
 from __future__ import annotations
