@@ -195,8 +195,8 @@ def test_the_verb_serves_both_and_ends_both(bundle_path: Path) -> None:
             time.sleep(0.01)
         with connected(found[1]) as stub:
             assert stub.texts(asked(model="tiny"))[1].usage.completion_tokens > 0
-            call = stub.call(TEXT, "Generate", asked(model="tiny", options={"max_tokens": 3000, "ignore_eos": True}))
+            call = stub.call(TEXT, "Generate", asked(model="tiny", options={"max_tokens": 1500, "ignore_eos": True}))
             next(call)
             server.tell()
-            assert list(call)[-1].usage.completion_tokens == 3000
+            assert list(call)[-1].usage.completion_tokens == 1500
         assert server.end() == 0
