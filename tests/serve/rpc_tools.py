@@ -12,10 +12,10 @@ import numpy as np
 from rest_tools import MODEL, Running, engine_backend
 
 from openautoglm.protos import inference_pb2, text_pb2
+from openautoglm.serve.backend import Embeddings, InProcess
 from openautoglm.serve.rpc.server import RpcServer
 from openautoglm.serve.rpc.serving import Serving
 from openautoglm.serve.rpc.settings import RpcSettings
-from openautoglm.serve.backend import Embeddings, InProcess
 from openautoglm.serve.service.language import Language
 from openautoglm.serve.service.models import Repository
 
@@ -71,6 +71,11 @@ class Stub:
         made = kind(f"/{service.full_name}/{name}", request_serializer=type(request).SerializeToString,
                     response_deserializer=getattr(file, method.output_type.name).FromString)
         return made(request, metadata=list(metadata), timeout=timeout)
+
+    def read(self, service: Any, name: str, request: Any) -> None:
+        """Read all replies."""
+        call = self.call(service, name, request)
+        list(call if service.methods_by_name[name].server_streaming else ())
 
     def texts(self, request: Any = None, *, chat: bool = False, **more: Any) -> tuple[dict[int, str], Any]:
         """The answers by number, and the last reply."""

@@ -1,4 +1,4 @@
-"""One validator and one table of bounds for both interfaces: what is beyond a bound is refused by REST and by gRPC alike."""
+"""One validator and one table of bounds for both interfaces: what is beyond a bound is refused by both alike."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMITS = {"body_bytes": 4096, "body_s": 0.5, "json_depth": 8, "text_chars": 60, 
           "logprobs": 3, "beams": 4, "tools": 2, "grammar_bytes": 160, "grammar_depth": 3, "name_chars": 16, "ids": 40,
           "timeout_s": 9.0, "stall_s": 5.0}
 IN_TIME = {"body_s", "stall_s"}
-"""Bounds on the time of a message: `body_s` has a test of its own below, `stall_s` in test_rest_stream and test_rpc_desk."""
+"""Bounds on time: `body_s` has a test of its own below, `stall_s` those of test_rest_stream and test_rpc_desk."""
 
 
 class Pair(NamedTuple):
@@ -90,7 +90,7 @@ PAIRS: dict[str, list[Pair]] = {
     "stops": [text(options={"stop": ["a", "b", "c"]})],
     "stop_chars": [text(options={"stop": ["abcdef"]})],
     "stop_ids": [text(options={"stop_token_ids": [1, 2, 3]})],
-    "logit_bias": [text(options={"logit_bias": {number: 1.0 for number in range(3)}})],
+    "logit_bias": [text(options={"logit_bias": dict.fromkeys(range(3), 1.0)})],
     "logprobs": [text(logprobs=4), chat([SAID], logprobs=True, top_logprobs=4)],
     "beams": [text(options={"num_beams": 5})],
     "tools": [chat([SAID], tools=[FUNCTION] * 3)],
@@ -130,8 +130,7 @@ def refused_by_rest(running: RunningRpc, pair: Pair) -> str:
 
 def refused_by_rpc(running: RunningRpc, service: Any, method: str, request: Any, kind: str) -> str:
     with connected(running.address) as stub, pytest.raises(grpc.RpcError) as caught:
-        call = stub.call(service, method, request)
-        list(call if hasattr(call, "__next__") else ())
+        stub.read(service, method, request)
     assert caught.value.code() is grpc.StatusCode[TABLE[kind].grpc], caught.value.details()
     if kind != "too_large":  # that is said by gRPC itself, before the message is ours
         assert trailing(caught.value)["x-fault"] == kind

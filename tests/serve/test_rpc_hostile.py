@@ -101,8 +101,9 @@ def ended(stub: Stub, path: str, messages: list[bytes]) -> grpc.StatusCode:
                 return grpc.StatusCode.OK
         return call.code()
     except grpc.RpcError as error:
-        assert error.code() not in OURS, (path, error.code(), error.details())
-        return error.code()
+        refused = error
+    assert refused.code() not in OURS, (path, refused.code(), refused.details())
+    return refused.code()
 
 
 def alive(stub: Stub) -> None:

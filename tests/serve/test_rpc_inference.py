@@ -156,7 +156,8 @@ def test_embeddings(running: RunningRpc, stub: Stub) -> None:
                                                        parameters={}))
     output, = reply.outputs
     assert (output.datatype, list(output.shape)) == ("FP32", [2, 3])
-    assert list(output.contents.fp32_contents) == pytest.approx(sum((one["embedding"] for one in rest["data"]), []))
+    assert list(output.contents.fp32_contents) == pytest.approx(
+        [value for one in rest["data"] for value in one["embedding"]])
 
 
 def test_options_hold_what_no_parameter_can(stub: Stub) -> None:
@@ -187,7 +188,8 @@ WRONG = {
     "no-record": (request(tensor("record", b"[1]")), "record.0"),
     "no-messages": (request(tensor("messages", b"{}")), "messages"),
     "two-talks": (request(tensor("messages", b"[]", b"[]")), "messages"),
-    "output": (request(tensor("text_input", b"a"), outputs=[Request.InferRequestedOutputTensor(name="x")]), "outputs.0"),
+    "output": (request(tensor("text_input", b"a"), outputs=[Request.InferRequestedOutputTensor(name="x")]),
+               "outputs.0"),
     "mixed": (request(tensor("text_input", b"a"), outputs=[Request.InferRequestedOutputTensor(name="embedding"),
                                                            Request.InferRequestedOutputTensor(name="text_output")]),
               "outputs.1"),

@@ -35,7 +35,8 @@ def refused(call: object) -> grpc.RpcError:
 
 def test_a_text_is_answered_as_over_rest(running: RunningRpc, stub: Stub) -> None:
     rest = httpx.post(f"{running.url}/v1/completions", json={
-        "model": MODEL, "prompt": ["The Punter", "Café"], "n": 2, "max_tokens": 12, "seed": 7, "temperature": 1.5}).json()
+        "model": MODEL, "prompt": ["The Punter", "Café"], "n": 2, "max_tokens": 12, "seed": 7,
+        "temperature": 1.5}).json()
     texts, last = stub.texts(asked(prompts=[pb.Prompt(text="The Punter"), pb.Prompt(text="Café")],
                                    options={"n": 2, "max_tokens": 12, "seed": 7, "temperature": 1.5}))
     assert texts == {choice["index"]: choice["text"] for choice in rest["choices"]}
@@ -80,8 +81,11 @@ def test_a_forced_function_is_called(stub: Stub) -> None:
     tool = pb.Tool(name="find", description="finds", parameters='{"type": "object", "properties": {}}')
     request = pb.ChatRequest(model=MODEL, messages=[pb.Message(role="user", content="Find it")], tools=[tool],
                              tool_name="find", options=pb.Options(max_tokens=8))
-    error = refused(stub.call(TEXT, "Chat", request.__class__(**{
-        "model": MODEL, "messages": request.messages, "tools": [tool], "tool_name": "other"})))
+    texts, last = stub.texts(request, chat=True)
+    assert texts[0].startswith("{")
+    assert last.tool == "find"
+    request.tool_name = "other"
+    error = refused(stub.call(TEXT, "Chat", request))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "tool_choice.function.name" in error.details()
 
@@ -143,5 +147,6 @@ def test_every_option_is_a_field_that_the_validator_knows() -> None:
     names = {field.name for field in pb.Options.DESCRIPTOR.fields} - {"form"}
     assert names <= set(CompletionAsk.model_fields) & set(ChatAsk.model_fields)
     own = {"prompts", "options", "inputs", "messages", "tools", "tool_mode", "tool_name"}
-    for message, ask in ((pb.GenerateRequest, CompletionAsk), (pb.ChatRequest, ChatAsk), (pb.EmbedRequest, EmbeddingAsk)):
+    for message, ask in ((pb.GenerateRequest, CompletionAsk), (pb.ChatRequest, ChatAsk),
+                         (pb.EmbedRequest, EmbeddingAsk)):
         assert {field.name for field in message.DESCRIPTOR.fields} - own <= set(ask.model_fields)

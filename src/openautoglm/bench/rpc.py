@@ -27,7 +27,7 @@ class RpcClient:
     """See `openautoglm.bench.client.Client`. One connection carries all requests.
 
     Args:
-        server: its `base_url` is ``grpc://host:port``, or ``grpcs://host:port`` with TLS; `headers` are sent as metadata.
+        server: its `base_url` is ``grpc://host:port``, or ``grpcs://host:port`` with TLS; `headers` become metadata.
 
     Raises:
         LoadError: the address is none, or there are options that only REST has.
