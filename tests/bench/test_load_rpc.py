@@ -43,10 +43,12 @@ class Scripted:
     requests: list[Any] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
     token_s: list[float] = field(default_factory=list)
+    peers: list[str] = field(default_factory=list)
     left: int = 0
 
     async def generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self.requests.append(request)
+        self.peers.append(context.peer())
         self.metadata.append(dict(context.invocation_metadata()))
         try:
             for gap_s in self.gaps_s:
@@ -166,6 +168,23 @@ def test_cancelling_cancels_the_call() -> None:
             assert len(mark.raw) == 1
 
     run(work)
+
+
+def test_many_requests_have_more_than_one_connection() -> None:
+    script = Scripted(gaps_s=(0.5,))
+
+    async def work() -> tuple[set[str], set[str]]:
+        async with script.serving() as url:
+            client = RpcClient(Server(base_url=url, backend="grpc", model="m"), Prompts(), Pulse())
+            await client.open()
+            marks = await asyncio.gather(*(asked(client) for _ in range(70)))
+            again = await asked(client)
+            await client.close()
+            return {mark.error for mark in (*marks, again)}, set(script.peers)
+
+    errors, peers = run(work)
+    assert errors == {""}
+    assert len(peers) == 2
 
 
 def test_wrong_addresses_and_options_are_told() -> None:

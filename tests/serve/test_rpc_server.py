@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from rest_tools import engine_backend
 from rpc_tools import INFERENCE, TEXT, RunningRpc, Stub, asked, connected
-from test_rest_server import verb
+from test_rest_server import Verb, verb
 
 from openautoglm.core.errors import ResourceError
 from openautoglm.protos import text_pb2
@@ -186,14 +187,40 @@ def test_wrong_settings_are_refused(given: dict[str, Any]) -> None:
         RpcSettings.model_validate(given)
 
 
+def grpc_address(server: Verb) -> str:
+    end = time.monotonic() + 20
+    while not (found := re.search(r"serving gRPC on (\S+)", "".join(server.log))):
+        assert time.monotonic() < end, server.log
+        time.sleep(0.01)
+    return found[1]
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_killed_is_told_and_comes_back(bundle_path: Path) -> None:
+    with verb(str(bundle_path), "--grpc-port", "0") as server, connected(grpc_address(server)) as stub:
+        watched = health(stub, "Watch")
+        assert next(watched).status == SERVING
+        call = stub.call(TEXT, "Generate", asked(model="tiny", options={"max_tokens": 4000, "ignore_eos": True}))
+        next(call)
+        engine, = psutil.Process(server.process.pid).children()
+        engine.kill()
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert dict(caught.value.trailing_metadata())["x-fault"] == "engine_lost"
+        end = time.monotonic() + 60
+        while health(stub, "Check").status != SERVING or not psutil.Process(server.process.pid).children():
+            assert time.monotonic() < end, server.log
+            time.sleep(0.05)
+        assert stub.texts(asked(model="tiny"))[1].usage.completion_tokens > 0
+        server.tell()
+        assert server.end() == 0
+
+
 @pytest.mark.slow
 def test_the_verb_serves_both_and_ends_both(bundle_path: Path) -> None:
     with verb(str(bundle_path), "--grpc-port", "0") as server:
-        end = time.monotonic() + 20
-        while not (found := re.search(r"serving gRPC on (\S+)", "".join(server.log))):
-            assert time.monotonic() < end, server.log
-            time.sleep(0.01)
-        with connected(found[1]) as stub:
+        with connected(grpc_address(server)) as stub:
             assert stub.texts(asked(model="tiny"))[1].usage.completion_tokens > 0
             call = stub.call(TEXT, "Generate", asked(model="tiny", options={"max_tokens": 1500, "ignore_eos": True}))
             next(call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,10 +22,11 @@ _SCHEMES = {"grpc": 8081, "grpcs": 443}
 _SLICE = 16
 _DETAIL = 300
 _OPEN_S = 30.0
+_AT_ONCE = 64
 
 
 class RpcClient:
-    """See `openautoglm.bench.client.Client`. One connection carries all requests.
+    """See `openautoglm.bench.client.Client`. A connection carries up to 64 requests, as servers bound that number.
 
     Args:
         server: its `base_url` is ``grpc://host:port``, or ``grpcs://host:port`` with TLS; `headers` become metadata.
@@ -53,8 +55,7 @@ class RpcClient:
         self._server, self._prompts, self._pulse, self._now = server, prompts, pulse, now
         self._metadata = [(name.lower(), value) for name, value in server.headers.items()]
         self._model = server.model or ""
-        self._channel: Any = None
-        self._call: Any = None
+        self._lines: list[_Line] = []
 
     @property
     def model(self) -> str:
@@ -67,18 +68,13 @@ class RpcClient:
         Raises:
             LoadError: nobody answers, or there is no model.
         """
-        aio = self._grpc.aio
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        where, options = f"{host}:{self.port}", [("grpc.max_receive_message_length", -1)]
-        self._channel = aio.secure_channel(where, _credentials(self._grpc), options=options) if self._tls else \
-            aio.insecure_channel(where, options=options)
-        self._call = self._channel.unary_stream(_SERVICE + METHODS[self._server.backend])
+        line = self._line()
         if self._model:
             return
-        listed = self._channel.unary_unary(f"{_SERVICE}Models", response_deserializer=self._pb.ModelsReply.FromString)
+        listed = line.channel.unary_unary(f"{_SERVICE}Models", response_deserializer=self._pb.ModelsReply.FromString)
         try:
             found = await listed(b"", metadata=self._metadata, timeout=_OPEN_S)
-        except aio.AioRpcError as error:
+        except self._grpc.aio.AioRpcError as error:
             raise LoadError(f"does not answer: {error.code().name}: {error.details()}", where=self._server.base_url,
                             remedy="start the server with --grpc-port, and give its address with --base-url, and "
                                    "--api-key where it asks for one") from error
@@ -87,9 +83,9 @@ class RpcClient:
         self._model = found.models[0].name
 
     async def close(self) -> None:
-        """Cut the connection."""
-        if self._channel is not None:
-            await self._channel.close()
+        """Cut the connections."""
+        while self._lines:
+            await self._lines.pop().channel.close()
 
     def prepare(self, ask: Ask) -> bytes:
         """The bytes of the request."""
@@ -114,8 +110,10 @@ class RpcClient:
         Raises:
             FailedError: ``grpc_CODE`` for a call that did not end well.
         """
+        line = self._line()
+        line.under_way += 1
         mark.sent_s = self._now()
-        call = self._call(mark.payload, metadata=self._metadata)
+        call = line.ask(mark.payload, metadata=self._metadata)
         try:
             async for reply in call:
                 at_s = self._pulse.at_s = self._now()
@@ -123,6 +121,7 @@ class RpcClient:
         except self._grpc.aio.AioRpcError as error:
             raise FailedError(f"grpc_{error.code().name.lower()}", (error.details() or "")[:_DETAIL]) from error
         finally:
+            line.under_way -= 1
             call.cancel()  # of no effect on one that has ended
 
     def digest(self, mark: Mark) -> Iterator[None]:
@@ -145,6 +144,29 @@ class RpcClient:
         if not ended:
             raise FailedError("cut", "the stream ended without its last reply")
         mark.output_tokens = mark.output_tokens or len(mark.token_s)
+
+    def _line(self) -> _Line:
+        """The connection that has the least to carry, or a new one where all carry as many as they should."""
+        least = min(self._lines, key=lambda line: line.under_way, default=None)
+        if least is not None and least.under_way < _AT_ONCE:
+            return least
+        aio = self._grpc.aio
+        where = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        channel = aio.secure_channel(where, _credentials(self._grpc), options=options) if self._tls else \
+            aio.insecure_channel(where, options=options)
+        made = _Line(channel, channel.unary_stream(_SERVICE + METHODS[self._server.backend]))
+        self._lines.append(made)
+        return made
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """A connection: what asks on it, and how many requests are under way."""
+
+    channel: Any
+    ask: Any
+    under_way: int = 0
 
 
 def _credentials(grpc: Any) -> Any:
