@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from pydantic import Field
@@ -90,11 +90,12 @@ async def serve_bundle(path: Path, settings: ServeSettings, *, guard: Guard | No
             serving = Serving(models, metrics, guard, settings.rest, settings.service.limits)
             server = Server(make_app(serving), models, settings.rest, backend.close)
             _log.info("serving %s", server.url, extra={"model": name, "target": backend.facts.target})
-            async with AsyncExitStack() as stack:
-                stack.push_async_callback(asyncio.to_thread, close_traces)
-                await _open_rpc(stack, serving, settings.rpc)
-                started(server.url)
-                return await server.run(signals)
+            try:
+                async with rpc_beside(serving, settings.rpc):
+                    started(server.url)
+                    return await server.run(signals)
+            finally:
+                await asyncio.to_thread(close_traces)
         finally:
             told.cancel()
             starting.cancel()
@@ -102,16 +103,23 @@ async def serve_bundle(path: Path, settings: ServeSettings, *, guard: Guard | No
             await backend.close()
 
 
-async def _open_rpc(stack: AsyncExitStack, serving: Serving, settings: RpcSettings | None) -> None:
-    """Open the door for gRPC, where one is wanted, until `stack` is closed."""
+@asynccontextmanager
+async def rpc_beside(serving: Serving, settings: RpcSettings | None) -> AsyncIterator[None]:
+    """Serve the same over gRPC, where that is wanted.
+
+    Raises:
+        ResourceError: the address is taken, or the certificate cannot be used.
+    """
     if settings is None:
+        yield
         return
     from openautoglm.serve.rpc.server import RpcServer
     from openautoglm.serve.rpc.serving import Serving as RpcServing
 
     made = RpcServing(serving.models, serving.metrics, serving.guard, settings, serving.limits, serving.repository)
-    server = await stack.enter_async_context(RpcServer(made))
-    _log.info("serving gRPC on %s", server.address)
+    async with RpcServer(made) as server:
+        _log.info("serving gRPC on %s", server.address)
+        yield
 
 
 def make_backend(path: Path, settings: ServeSettings) -> Backend:
