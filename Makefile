@@ -11,7 +11,7 @@ READY    := $(VENV)/.ready
 
 NATIVE   := CMakeLists.txt $(shell find src/openautoglm/runtime -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test lint bench docs picture native clean
+.PHONY: demo test lint bench docs picture native protos clean
 
 $(READY): constraints.txt pyproject.toml $(NATIVE)
 	$(PYTHON) -c 'import sys; sys.exit("CPython 3.11 or later is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
@@ -39,6 +39,9 @@ native:  ## the extension alone, built beside its Python files; needs cmake, nin
 	    -DPython_EXECUTABLE=$$(PATH="$(abspath $(BIN)):$$PATH" $(PYTHON) -c 'import sys; print(sys.executable)')
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/native
 	PATH="$(abspath $(BIN)):$$PATH" cmake --install build/native --prefix src
+
+protos: $(READY)  ## the Python code of src/openautoglm/protos/*.proto; a test holds that it is theirs
+	$(BIN)/python -m grpc_tools.protoc -I src --python_out=src --pyi_out=src src/openautoglm/protos/*.proto
 
 docs: $(READY)  ## docs/task-reference.md from the settings models
 	$(BIN)/python -m openautoglm.pipeline.reference docs/task-reference.md

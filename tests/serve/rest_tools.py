@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,6 +95,10 @@ class Running:
 
         return asyncio.run_coroutine_threadsafe(inside(), self.loop).result(30)
 
+    def beside(self) -> AbstractAsyncContextManager[Any]:
+        """What is served beside it."""
+        return nullcontext()
+
     def join(self, timeout_s: float = 30) -> None:
         """Wait until it has ended."""
         self._thread.join(timeout_s)
@@ -120,6 +125,7 @@ class Running:
         self.serving = Serving(models, self.metrics, self.guard, rest, settings.limits)
         server = Server(make_app(self.serving), models, rest, self.backend.close)
         self.url = server.url
-        self._up.set()
-        self.well = await server.run(self.signals)
+        async with self.beside():
+            self._up.set()
+            self.well = await server.run(self.signals)
         await self.backend.close()

@@ -25,8 +25,8 @@ from openautoglm.serve.rest.access import OPEN, host_name, scope_of
 from openautoglm.serve.rest.app import make_routes
 from openautoglm.serve.rest.document import document
 from openautoglm.serve.rest.settings import RestSettings
-from openautoglm.serve.rest.start import ServeSettings, serve_bundle
 from openautoglm.serve.service.language import Language
+from openautoglm.serve.start import ServeSettings, serve_bundle
 
 ASK = {"model": MODEL, "prompt": "x", "max_tokens": 2}
 BODIES = ("/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/detokenize")

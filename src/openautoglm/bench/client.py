@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from openautoglm.bench.plan import Ask
 
 BACKENDS = {"openai": "REST, /v1/completions", "openai-chat": "REST, /v1/chat/completions",
+            "grpc": "gRPC, TextService/Generate", "grpc-chat": "gRPC, TextService/Chat",
             "engine": "a bundle, straight on the engine"}
 
 

@@ -19,7 +19,7 @@ from openautoglm.core.settings import Settings
 ENDPOINTS = {"openai": "/v1/completions", "openai-chat": "/v1/chat/completions"}
 _SLICE = 16
 _DETAIL = 300
-_ROLES = {"observation": "tool"}
+ROLES = {"observation": "tool"}
 
 
 class Server(Settings):
@@ -93,7 +93,7 @@ class RestClient:
             body["ignore_eos"] = True
         if self._server.backend == "openai-chat":
             turns = [(turn.role, turn.text) for turn in prompt.turns] or [("user", prompt.text)]
-            body["messages"] = [{"role": _ROLES.get(role, role), "content": text} for role, text in turns]
+            body["messages"] = [{"role": ROLES.get(role, role), "content": text} for role, text in turns]
         else:
             body["prompt"] = prompt.text
         return self.http.request("POST", self._path, json.dumps({**body, **self._server.extra_body}).encode())

@@ -1,4 +1,4 @@
-"""What can be put under load: a server over REST, or a bundle on the engine in this process."""
+"""What can be put under load: a server over REST or gRPC, or a bundle on the engine in this process."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from openautoglm.bench.client import Client, Pulse
 from openautoglm.bench.direct import EngineClient, encoder
 from openautoglm.bench.monitor import EngineSource, MetricsSource, ProcessSource, Source, server_pid
 from openautoglm.bench.rest import RestClient, Server
+from openautoglm.bench.rpc import RpcClient
 from openautoglm.bench.scrape import Metrics
 from openautoglm.bench.settings import Prompts
 from openautoglm.bench.words import Vocabulary, id_vocabulary, word_vocabulary
@@ -61,13 +62,38 @@ class RestTarget:
             LoadError: there is no such process.
         """
         assert self._client is not None
-        pid = self._pid or server_pid(self._client.http.host, self._client.http.port)
-        found: list[Source] = [MetricsSource(Metrics(self._server.base_url, self._server.headers))]
-        try:
-            return found if pid is None else [*found, ProcessSource(pid)]
-        except psutil.Error as error:
-            raise LoadError(f"there is no process {pid}", where="--server-pid",
-                            remedy="give the server's, or leave it out") from error
+        return [MetricsSource(Metrics(self._server.base_url, self._server.headers)),
+                *_process(self._pid, self._client.http.host, self._client.http.port)]
+
+
+class RpcTarget(RestTarget):
+    """A server that speaks the text service over gRPC; its `Server.base_url` begins with ``grpc://`` or ``grpcs://``."""
+
+    _rpc: RpcClient | None = None
+
+    def client(self, pulse: Pulse, now: Callable[[], float]) -> Client:
+        """A client of the server."""
+        self._rpc = RpcClient(self._server, self._prompts, pulse, now)
+        return self._rpc
+
+    def sources(self) -> list[Source]:
+        """Its process where that is known; its metrics are read over HTTP alone.
+
+        Raises:
+            LoadError: there is no such process.
+        """
+        assert self._rpc is not None
+        return _process(self._pid, self._rpc.host, self._rpc.port)
+
+
+def _process(given: int | None, host: str, port: int) -> list[Source]:
+    """The process that was named, or that listens there, if there is one."""
+    pid = given or server_pid(host, port)
+    try:
+        return [] if pid is None else [ProcessSource(pid)]
+    except psutil.Error as error:
+        raise LoadError(f"there is no process {pid}", where="--server-pid",
+                        remedy="give the server's, or leave it out") from error
 
 
 class EngineTarget:

@@ -13,7 +13,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 _O = typer.Option
 BundlePath = Annotated[Path | None, typer.Argument(help="A bundle, measured straight on the engine; left out, a server "
                                                         "is.", metavar="[BUNDLE]")]
-Backend = Annotated[str, _O(help="A server's interface: openai (completions) or openai-chat.")]
+Backend = Annotated[str, _O(help="A server's interface: openai (completions), openai-chat, grpc or grpc-chat.")]
 Endpoint = Annotated[str | None, _O(help="Path of the interface; left out, the usual one.")]
 Key = Annotated[str | None, _O(envvar=["AUTOGLM_API_KEY", "OPENAI_API_KEY"], help="Key of the server, as a bearer "
                                                                                   "token.", show_envvar=True)]
@@ -75,7 +75,8 @@ Compare = Annotated[tuple[Path, Path] | None, _O(metavar="A.json B.json", help="
 @app.command()
 def bench(
     ctx: typer.Context, bundle: BundlePath = None, backend: Backend = "openai", base_url: Annotated[str | None, _O(
-        help="Address of the server, http://host:port.")] = None, host: str = "127.0.0.1", port: int = 8080,
+        help="Address of the server, http://host:port or grpc://host:port.")] = None, host: str = "127.0.0.1",
+    port: Annotated[int | None, _O(help="Left out, 8080, and 8081 for gRPC.")] = None,
     endpoint: Endpoint = None, model: Model = None, api_key: Key = None, header: Headers = None,
     extra_body: Body = None, tokenizer: TokenizerPath = None, server_pid: Pid = None,
     request_rate: Rate = float("inf"), burstiness: Burstiness = 1.0, burst_size: Burst = 1,
@@ -134,7 +135,8 @@ def _measure(bundle: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
 def _target(bundle: Path | None, given: Mapping[str, Any], prompts: Any) -> Any:
     from openautoglm.bench.options import json_object, pairs
     from openautoglm.bench.rest import ENDPOINTS, Server
-    from openautoglm.bench.targets import EngineTarget, RestTarget
+    from openautoglm.bench.rpc import METHODS
+    from openautoglm.bench.targets import EngineTarget, RestTarget, RpcTarget
 
     if bundle is not None:
         from openautoglm.pipeline.engines import engine_settings, program_settings
@@ -144,15 +146,19 @@ def _target(bundle: Path | None, given: Mapping[str, Any], prompts: Any) -> Any:
         room = {"max_wanted": max(engine.max_batch or 0, 64), "max_rows": max(engine.max_batch_tokens or 0, 512)}
         program = program_settings({name: given[name] for name in ("quantise", "group", "target", "threads")} | room)
         return EngineTarget(bundle, prompts, program, engine, label=given["label"])
-    if given["backend"] not in ENDPOINTS:
-        raise typer.BadParameter(f"{given['backend']!r} is none of {', '.join(ENDPOINTS)}", param_hint="--backend")
+    known = (*ENDPOINTS, *METHODS)
+    if given["backend"] not in known:
+        raise typer.BadParameter(f"{given['backend']!r} is none of {', '.join(known)}", param_hint="--backend")
     headers = pairs(given["header"], "--header")
     if given["api_key"]:
         headers.setdefault("Authorization", f"Bearer {given['api_key']}")
-    server = Server(base_url=given["base_url"] or f"http://{given['host']}:{given['port']}", backend=given["backend"],
+    scheme, usual = ("grpc", 8081) if given["backend"] in METHODS else ("http", 8080)
+    address = given["base_url"] or f"{scheme}://{given['host']}:{given['port'] or usual}"
+    server = Server(base_url=address, backend=given["backend"],
                     endpoint=given["endpoint"], model=given["model"], headers=headers,
                     extra_body=json_object(given["extra_body"], "--extra-body"))
-    return RestTarget(server, prompts, tokenizer=given["tokenizer"], pid=given["server_pid"], label=given["label"])
+    kind = RpcTarget if server.backend in METHODS else RestTarget
+    return kind(server, prompts, tokenizer=given["tokenizer"], pid=given["server_pid"], label=given["label"])
 
 
 def _compare(before: Path, after: Path, page: Path | None) -> None:

@@ -51,6 +51,7 @@ def serve(
     name: Annotated[str | None, typer.Option(help="The model's name for clients; left out, the bundle's own.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0: any.")] = 8080,
+    grpc_port: Annotated[int | None, typer.Option(help="Serve gRPC on this port, too, e.g. 8081; 0: any.")] = None,
     target: Annotated[str, typer.Option(help="What runs the model: auto, native, torch:cpu or torch:cuda.")] = "auto",
     quantise: Annotated[str | None, typer.Option(help="Round the weights when loading: int8 or int4.")] = None,
     group: Annotated[int | None, typer.Option(help="Weights that share a scale: 32, 64, 128; 0: a row.")] = None,
@@ -85,15 +86,17 @@ def serve(
     """
     from openautoglm.pipeline.engines import program_settings
 
-    _need_extra()
+    _need_extra(grpc=grpc_port is not None)
     program = program_settings({"target": target, "quantise": quantise, "group": group, "threads": threads,
                                 "memory_limit": memory_limit, "cache_tokens": cache_tokens})
     engine = _given(max_batch=max_batch, max_batch_tokens=max_batch_tokens, max_wait=max_wait, min_batch=min_batch)
     rest = {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key, "tls_clients": tls_clients,
             "shutdown_timeout_s": shutdown_timeout, "log_prompts": log_prompts,
             "hosts": tuple(allowed_host) if allowed_host else None}
+    doors = ("host", "tls_cert", "tls_key", "tls_clients", "log_prompts")
+    rpc = None if grpc_port is None else {"port": grpc_port, **{name: rest[name] for name in doors}}
     bounds = {**_read(limits), **_given(timeout_s=timeout)}
-    given = {"name": name, "in_process": in_process, "replicas": replicas, "otlp": otlp, "rest": rest,
+    given = {"name": name, "in_process": in_process, "replicas": replicas, "otlp": otlp, "rest": rest, "rpc": rpc,
              "service": {"limits": bounds, "queue": _given(requests=queue, tokens=queue_tokens)}}
     places = Places(bundle, registry, store, keys, no_keys)
     more = _given(memory_budget=memory_budget, preload=preload, response_cache=response_cache or None, name=name)
@@ -101,11 +104,11 @@ def serve(
     raise typer.Exit(0 if _run(places, given, more, program, engine) else 1)
 
 
-def _need_extra() -> None:
+def _need_extra(*, grpc: bool) -> None:
     from openautoglm.core.extras import require
-    from openautoglm.core.needs import EXTRAS, NEEDS
+    from openautoglm.core.needs import EXTRAS, NEEDS, RPC
 
-    for module in NEEDS["serve"].modules:
+    for module in (*NEEDS["serve"].modules, *(RPC if grpc else ())):
         require(module, EXTRAS[module])
 
 
@@ -113,8 +116,8 @@ def _run(places: Places, given: Mapping[str, Any], more: Mapping[str, Any], prog
          engine: Mapping[str, Any]) -> bool:
     """Serve; whether everything that was under way has ended well."""
     from openautoglm.serve.rest.server import adopt_uvicorn_log
-    from openautoglm.serve.rest.start import ServeSettings, serve_bundle
-    from openautoglm.serve.rest.start_registry import ServeRegistrySettings, serve_registry
+    from openautoglm.serve.start import ServeSettings, serve_bundle
+    from openautoglm.serve.start_registry import ServeRegistrySettings, serve_registry
 
     most = engine.get("max_batch", 0)
     if most > program.max_wanted:

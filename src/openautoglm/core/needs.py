@@ -21,8 +21,10 @@ _MODEL = ("torch", "transformers")
 _CLEAN = ("ftfy", "regex", "rensa", "polars")
 _SCORES = ("sacrebleu", "rouge_score")
 _REGISTRY = ("sqlalchemy", "alembic")
+RPC = ("grpc", "grpc_health", "grpc_reflection")
+"""What `serve --grpc-port` needs besides."""
 _SERVE = ("fastapi", "uvicorn", "httptools", "msgpack", "prometheus_client", *_REGISTRY, "argon2")
-EXTRAS = dict.fromkeys(_SERVE, "serve")
+EXTRAS = dict.fromkeys((*_SERVE, *RPC), "serve")
 """The extra that a module comes with; ``train`` where it is not named."""
 NEEDS: dict[str, Need] = {
     "run": Need((*_MODEL, *_CLEAN, *_SCORES, "optuna"), memory_gib=2, disk_gib=1),

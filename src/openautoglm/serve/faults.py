@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
+from openautoglm.core import log
 from openautoglm.core.errors import AutoGLMError
 
 
@@ -37,6 +38,8 @@ class Row(NamedTuple):
     says: str = ""
 
 
+_log = log.get(__name__)
+_OURS_FROM = 500
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
 TABLE: dict[str, Row] = {
@@ -220,3 +223,13 @@ KINDS: dict[str, type[Fault]] = {kind.kind: kind for kind in (
     BadRequest, TooLong, Unauthorised, Forbidden, NotFound, MethodNotAllowed, TimedOut, Conflict, TooLarge,
     UnsupportedMedia, Unsupported, RateLimited, Overloaded, ClientGone, Internal, EngineLost, Unavailable, StoreLost,
     DiskFull)}
+
+
+def as_fault(error: Exception, request_id: str) -> Fault:
+    """What a client is told of any error; what is ours is written to the log in full, with the request's id."""
+    if not isinstance(error, Fault):
+        _log.error("a request failed: %r", error, exc_info=error, extra={"request_id": request_id})
+        return Internal("the server failed")
+    if error.row.status >= _OURS_FROM:
+        _log.error("%s: %s", error.kind, error, exc_info=error.__cause__, extra={"request_id": request_id})
+    return error

@@ -103,6 +103,10 @@ class Metrics:
                              ("handler", "method", "status"), registry=registry)
         self._http_time = Histogram("http_request_duration_seconds", "Time of HTTP requests by route in seconds.",
                                     ("handler", "method"), registry=registry, buckets=HTTP_S)
+        self._rpc = Counter("grpc_server_handled", "gRPC calls by service, method and status code.",
+                            ("grpc_service", "grpc_method", "grpc_code"), registry=registry)
+        self._rpc_time = Histogram("grpc_server_handling_seconds", "Time of gRPC calls in seconds.",
+                                   ("grpc_service", "grpc_method"), registry=registry, buckets=HTTP_S)
 
     def first_token(self, model: str, seconds: float) -> None:
         """A request's first token came so long after the request."""
@@ -147,6 +151,11 @@ class Metrics:
         """An HTTP request was answered; `handler` is a route and no path that a client made up."""
         self._http.labels(handler, method, str(status)).inc()
         self._http_time.labels(handler, method).observe(seconds)
+
+    def rpc(self, service: str, method: str, code: str, seconds: float) -> None:
+        """A gRPC call was answered; service and method are known names and nothing that a client made up."""
+        self._rpc.labels(service, method, code).inc()
+        self._rpc_time.labels(service, method).observe(seconds)
 
     def page(self) -> bytes:
         """All figures in Prometheus's text form."""

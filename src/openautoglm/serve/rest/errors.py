@@ -1,4 +1,4 @@
-"""Faults as clients of OpenAI's interface know them; what is ours goes to the log, with the request's id."""
+"""Faults as clients of OpenAI's interface know them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from openautoglm.core import log
-from openautoglm.serve.faults import BadRequest, Fault, Internal, MethodNotAllowed, NotFound
-
-_log = log.get(__name__)
-_OURS_FROM = 500
+from openautoglm.serve.faults import BadRequest, Fault, Internal, MethodNotAllowed, NotFound, as_fault
 
 
 def error_object(fault: Fault) -> dict[str, object]:
@@ -43,21 +39,6 @@ def error_headers(fault: Fault) -> dict[str, str]:
 def error_response(fault: Fault) -> Response:
     """The reply that tells a fault."""
     return Response(error_bytes(fault), fault.row.status, error_headers(fault), "application/json")
-
-
-def note(fault: Fault, request_id: str) -> None:
-    """Write what is ours to the log, in full."""
-    if fault.row.status >= _OURS_FROM:
-        _log.error("%s: %s", fault.kind, fault, exc_info=fault.__cause__, extra={"request_id": request_id})
-
-
-def as_fault(error: Exception, request_id: str) -> Fault:
-    """What a client is told of any error; one that we did not foresee is written to the log."""
-    if isinstance(error, Fault):
-        note(error, request_id)
-        return error
-    _log.error("a request failed: %r", error, exc_info=error, extra={"request_id": request_id})
-    return Internal("the server failed")
 
 
 def handle_errors(app: FastAPI) -> None:

@@ -14,11 +14,11 @@ from typing import Protocol
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openautoglm.core import log
-from openautoglm.serve.faults import BadRequest
+from openautoglm.serve.faults import BadRequest, as_fault
 from openautoglm.serve.guard.guard import Guard
 from openautoglm.serve.guard.rights import NOBODY
 from openautoglm.serve.rest.access import check_host, check_origin, scope_of
-from openautoglm.serve.rest.errors import as_fault, error_response
+from openautoglm.serve.rest.errors import error_response
 from openautoglm.serve.rest.settings import LOOPBACK, RestSettings
 from openautoglm.serve.wire.limits import Limits
 from openautoglm.serve.wire.validate import check_body

@@ -15,11 +15,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from openautoglm.core import log
-from openautoglm.serve.faults import ClientGone, Fault
+from openautoglm.serve.faults import ClientGone, Fault, as_fault
 from openautoglm.serve.guard.rights import NOBODY, Who
 from openautoglm.serve.hosting.responses import Place
 from openautoglm.serve.rest.cached import Answers, Replayed, packed
-from openautoglm.serve.rest.errors import as_fault, error_object, note
+from openautoglm.serve.rest.errors import error_object
 from openautoglm.serve.rest.events import DONE, ChatEvents, CompletionEvents, Events, chunk, error_event
 from openautoglm.serve.rest.line import Line, connected
 from openautoglm.serve.rest.serving import Serving
@@ -147,7 +147,7 @@ class GenerationReply(Response):
         fault = answering.unkept
         if fault is None:
             return {}
-        note(fault, self._caller.request_id)
+        as_fault(fault, self._caller.request_id)
         name = self._ask.conversation if isinstance(self._ask, ChatAsk) else None
         return {"conversation": {"name": name, "kept": False, "error": error_object(fault)}}
 

@@ -44,6 +44,18 @@ def parse_object(body: bytes, max_depth: int) -> dict[str, Any]:
     Raises:
         BadRequest: it is none; says at which character it goes wrong.
     """
+    value = parse_json(body, max_depth)
+    if not isinstance(value, dict):
+        raise BadRequest("is JSON, but not an object", where="body", remedy=_FORM)
+    return value
+
+
+def parse_json(body: bytes, max_depth: int) -> Any:
+    """Read the JSON value that a body consists of.
+
+    Raises:
+        BadRequest: it is none; says at which character it goes wrong.
+    """
     if (body.count(b"[") + body.count(b"{") > max_depth) and _deeper(body, max_depth):
         raise BadRequest(f"is nested more than {max_depth} levels deep", where="body", remedy="send it less nested")
     try:
@@ -57,8 +69,6 @@ def parse_object(body: bytes, max_depth: int) -> dict[str, Any]:
                          remedy=_FORM) from error
     except ValueError as error:  # a duplicate key, or a number that is none or too large
         raise BadRequest(f"is not strict JSON: {str(error)[:200]}", where="body", remedy=_FORM) from error
-    if not isinstance(value, dict):
-        raise BadRequest("is JSON, but not an object", where="body", remedy=_FORM)
     if b"\\u" in body and _has_surrogate(value):
         raise BadRequest("holds half of a surrogate pair, which is no character", where="body", remedy=_FORM)
     return value

@@ -1,9 +1,10 @@
-"""From a bundle to a server that answers: the backend is started, the service put before it, and the door opened."""
+"""From a bundle to a server that answers: the backend is started, the service put before it, and the doors opened."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from pydantic import Field
@@ -18,6 +19,7 @@ from openautoglm.serve.rest.app import make_app
 from openautoglm.serve.rest.server import Server, Signals
 from openautoglm.serve.rest.serving import Serving
 from openautoglm.serve.rest.settings import RestSettings
+from openautoglm.serve.rpc.settings import RpcSettings
 from openautoglm.serve.service.language import open_language
 from openautoglm.serve.service.models import OneModel
 from openautoglm.serve.service.service import Service, ServiceSettings
@@ -38,6 +40,7 @@ class ServeSettings(Settings):
         in_process: run the engine in the server's process.
         replicas: engines, each in a process of its own.
         otlp: where traces are sent, e.g. ``http://127.0.0.1:4318/v1/traces``; nowhere when None.
+        rpc: the gRPC server; none when None.
     """
 
     name: str | None = Field(default=None, min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -45,6 +48,7 @@ class ServeSettings(Settings):
     replicas: int = Field(default=1, ge=1, le=64)
     otlp: str | None = None
     rest: RestSettings = RestSettings()
+    rpc: RpcSettings | None = None
     service: ServiceSettings = ServiceSettings()
     worker: WorkerSettings = WorkerSettings()
 
@@ -64,6 +68,7 @@ async def serve_bundle(path: Path, settings: ServeSettings, *, guard: Guard | No
     guard = guard or Guard(None, bind=settings.rest.host)
     if not guard.keyed:
         refuse_open(settings.rest.host)
+        refuse_open(settings.rest.host if settings.rpc is None else settings.rpc.host)
     language, _ = open_language(path)
     backend = make_backend(path, settings)
     with Signals() as signals:
@@ -85,9 +90,10 @@ async def serve_bundle(path: Path, settings: ServeSettings, *, guard: Guard | No
             serving = Serving(models, metrics, guard, settings.rest, settings.service.limits)
             server = Server(make_app(serving), models, settings.rest, backend.close)
             _log.info("serving %s", server.url, extra={"model": name, "target": backend.facts.target})
-            started(server.url)
             try:
-                return await server.run(signals)
+                async with rpc_beside(serving, settings.rpc):
+                    started(server.url)
+                    return await server.run(signals)
             finally:
                 await asyncio.to_thread(close_traces)
         finally:
@@ -95,6 +101,25 @@ async def serve_bundle(path: Path, settings: ServeSettings, *, guard: Guard | No
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await backend.close()
+
+
+@asynccontextmanager
+async def rpc_beside(serving: Serving, settings: RpcSettings | None) -> AsyncIterator[None]:
+    """Serve the same over gRPC, where that is wanted.
+
+    Raises:
+        ResourceError: the address is taken, or the certificate cannot be used.
+    """
+    if settings is None:
+        yield
+        return
+    from openautoglm.serve.rpc.server import RpcServer
+    from openautoglm.serve.rpc.serving import Serving as RpcServing
+
+    made = RpcServing(serving.models, serving.metrics, serving.guard, settings, serving.limits, serving.repository)
+    async with RpcServer(made) as server:
+        _log.info("serving gRPC on %s", server.address)
+        yield
 
 
 def make_backend(path: Path, settings: ServeSettings) -> Backend:

@@ -23,8 +23,8 @@ from openautoglm.serve.registry.registry import Registry
 from openautoglm.serve.rest.app import make_app
 from openautoglm.serve.rest.server import Server, Signals
 from openautoglm.serve.rest.serving import Serving
-from openautoglm.serve.rest.start import ServeSettings, make_backend, observers_of
 from openautoglm.serve.service.service import Service
+from openautoglm.serve.start import ServeSettings, make_backend, observers_of, rpc_beside
 
 _log = log.get(__name__)
 
@@ -62,6 +62,7 @@ async def serve_registry(registry: Registry, settings: ServeRegistrySettings, *,
     guard = guard or Guard(None, bind=settings.rest.host)
     if not guard.keyed:
         refuse_open(settings.rest.host)
+        refuse_open(settings.rest.host if settings.rpc is None else settings.rpc.host)
     catalog = Catalog(registry, settings.catalog)
     await catalog.start()
     try:
@@ -100,8 +101,9 @@ async def _serve(catalog: Catalog, settings: ServeRegistrySettings, guard: Guard
             server = Server(make_app(serving), hosted, settings.rest, hosted.close)
             _log.info("serving %s", server.url, extra={"models": len(catalog.snapshot.models),
                                                        "registry": str(catalog.registry.place)})
-            started(server.url)
-            return await server.run(signals)
+            async with rpc_beside(serving, settings.rpc):
+                started(server.url)
+                return await server.run(signals)
         finally:
             told.cancel()
             preloading.cancel()
