@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
+from openautoglm.serve.console.files import NAMES
 from openautoglm.serve.faults import Forbidden
 from openautoglm.serve.guard.rights import Scope
 
 OPEN: frozenset[str] = frozenset({"/healthz", "/ready", "/version"})
 """Paths that need no key: what probes and balancers ask."""
+PAGES: frozenset[str] = frozenset(NAMES)
+"""Paths that need no key to be read: the files of the console, which hold no secret."""
 SCOPES: Mapping[str, Scope] = {"/metrics": "metrics"}
 """Paths that need another scope than `infer`."""
 ADMIN: tuple[str, ...] = ("/v2/repository/", "/v1/admin/")
@@ -21,7 +24,7 @@ def scope_of(path: str, method: str) -> Scope | None:
 
     Below ``/v1/models/`` everything but reading is the administrator's.
     """
-    if path in OPEN:
+    if path in OPEN or (path in PAGES and method in ("GET", "HEAD")):
         return None
     if path in SCOPES:
         return SCOPES[path]

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from openautoglm.core.version import __version__
-from openautoglm.serve.rest import embeddings, generate, listing, status, tokens
+from openautoglm.serve.rest import console, embeddings, generate, listing, status, tokens
 from openautoglm.serve.rest.document import document
 from openautoglm.serve.rest.errors import handle_errors
 from openautoglm.serve.rest.front import Front
@@ -20,7 +20,7 @@ def make_routes(serving: Serving) -> FastAPI:
     """The routes without the outermost layer; further ones may be added before they are wrapped by `make_app`."""
     app = FastAPI(title="Open-AutoGLM", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None,
                   redirect_slashes=False)
-    for part in (generate, embeddings, tokens, listing, status):
+    for part in (generate, embeddings, tokens, listing, status, console):
         app.include_router(part.routes(serving))
     handle_errors(app)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
