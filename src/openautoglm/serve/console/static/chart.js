@@ -3,8 +3,8 @@
 import { ticks, units } from "/console/scale.js";
 import { clock, number } from "/console/words.js";
 
-export const SPAN_MS = 300_000;
-const LEFT = 40, RIGHT = 8, TOP = 18, BOTTOM = 22;
+export const SPANS_MS = [60_000, 120_000, 300_000]; // how much is shown: the shortest that holds all, or the last
+const LEFT = 40, RIGHT = 8, TOP = 22, BOTTOM = 22;
 const GAP_MS = 7_000; // a line does not go on over a pause that is longer
 
 /** lines: their names; unit: one of `units`; words: writes a value; most: where the axis ends, if that is fixed. */
@@ -12,6 +12,7 @@ export class Chart {
   #plot; #lines; #unit; #words; #most; #name;
   #points = [];
   #now = 0;
+  #span = SPANS_MS[0];
   #pointed = null;
   #tip = null;
 
@@ -36,9 +37,11 @@ export class Chart {
   /**
    * Show points `{at, values}`, oldest first; a value that is null breaks its line.
    * @param none what is said where there is nothing to be shown.
+   * @param since when the readings began.
    */
-  draw(points, now, none) {
-    this.#points = points.filter((point) => point.at > now - SPAN_MS);
+  draw(points, now, none, since = now) {
+    this.#span = SPANS_MS.find((span) => span >= now - since) ?? SPANS_MS.at(-1);
+    this.#points = points.filter((point) => point.at >= now - this.#span);
     this.#now = now;
     this.none = this.#points.some((point) => point.values.some((value) => value !== null)) ? "" : none;
     this.#draw();
@@ -55,14 +58,15 @@ export class Chart {
     this.#y = (value) => floor - (floor - TOP) * Math.min(1, value * unit.factor / top);
     const root = shape("svg", { width, height, "aria-hidden": "true" });
     root.append(text(0, 10, unit.name, ""));
-    for (const mark of marks) {
+    for (const mark of this.none ? [0] : marks) {
       const at = this.#y(mark / unit.factor);
       root.append(shape("line", { class: mark ? "grid" : "axis", x1: LEFT, x2: width - RIGHT, y1: at, y2: at }));
-      if (!this.none) root.append(text(LEFT - 6, at + 4, number(mark), "end"));
+      root.append(text(LEFT - 6, at + 4, number(mark), "end"));
     }
-    for (const minutes of [4, 3, 2, 1, 0]) {
-      const words = minutes ? `−${minutes} min` : "now";
-      root.append(text(this.#x(this.#now - minutes * 60_000), height - 6, words, minutes ? "mid" : "end"));
+    const step = this.#span / (this.#span > 120_000 ? 5 : 4);
+    for (let ago = 0; ago < this.#span; ago += step) {
+      const said = !ago ? "now" : step < 60_000 ? `−${ago / 1000} s` : `−${ago / 60_000} min`;
+      root.append(text(this.#x(this.#now - ago), height - 6, said, ago ? "mid" : "end"));
     }
     this.#lines.forEach((_, index) => root.append(...this.#line(index)));
     this.#cross = shape("g", {});
@@ -78,7 +82,7 @@ export class Chart {
   #width = 0; #cross = null; #y = () => 0;
 
   #x(at) {
-    return LEFT + (this.#width - LEFT - RIGHT) * (1 - (this.#now - at) / SPAN_MS);
+    return LEFT + (this.#width - LEFT - RIGHT) * (1 - (this.#now - at) / this.#span);
   }
 
   #line(index) {
@@ -102,7 +106,7 @@ export class Chart {
   }
 
   #point(event) {
-    const at = this.#now - SPAN_MS * (1 - (event.clientX - this.#plot.getBoundingClientRect().left - LEFT)
+    const at = this.#now - this.#span * (1 - (event.clientX - this.#plot.getBoundingClientRect().left - LEFT)
       / (this.#width - LEFT - RIGHT));
     this.#pointed = this.#nearest(at)?.at ?? null;
     this.#show();

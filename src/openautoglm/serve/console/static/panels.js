@@ -1,6 +1,6 @@
 // The six charts, and what each of them shows.
 
-import { Chart, SPAN_MS, words } from "/console/chart.js";
+import { Chart, SPANS_MS, words } from "/console/chart.js";
 import { asked, between, together } from "/console/figures.js";
 import { number, percent, seconds } from "/console/words.js";
 
@@ -40,7 +40,7 @@ export class Panels {
 
   /** A page of figures was read. */
   add(models, at = Date.now()) {
-    this.#readings = [...this.#readings.filter((one) => one.at > at - SPAN_MS - LONGEST_MS), { at, models }];
+    this.#readings = [...this.#readings.filter((one) => one.at > at - SPANS_MS.at(-1) - LONGEST_MS), { at, models }];
     this.#offer([...models.keys()].sort());
     this.#draw();
   }
@@ -60,7 +60,7 @@ export class Panels {
       const { fields } = PANELS[name];
       const shown = quiet ? [] : points.map(({ at, found }) => ({ at, values: fields.map((field) => found[field]) }));
       const none = quiet ? QUIET : points.length > 1 ? "None in the last five minutes" : "Reading…";
-      chart.draw(shown, now, why || none);
+      chart.draw(shown, now, why || none, this.#readings[0]?.at ?? now);
       this.#tell(name, chart.none ? null : shown.at(-1).values);
     }
   }

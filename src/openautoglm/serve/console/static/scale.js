@@ -8,14 +8,15 @@ export function roundUp(raw) {
 
 /** Ticks from nought to a round value not below `high`; about `count` steps. */
 export function ticks(high, count = 4, whole = false) {
-  const step = Math.max(roundUp((high > 0 ? high : 1) / count), whole ? 1 : 0);
-  const steps = Math.max(1, Math.ceil((high || step) / step - 1e-9));
+  const end = high > 0 ? high : 1;
+  const step = Math.max(roundUp(end / count), whole ? 1 : 0);
+  const steps = Math.ceil(end / step - 1e-9);
   return Array.from({ length: steps + 1 }, (_, index) => Number((index * step).toPrecision(12)));
 }
 
 /** Units of an axis: how values are scaled, and what stands above. `high`: the largest value. */
 export const units = {
-  seconds: (high) => (high < 0.001 ? { factor: 1e6, name: "µs" } : high < 1 ? { factor: 1000, name: "ms" }
+  seconds: (high) => (high > 0 && high < 0.001 ? { factor: 1e6, name: "µs" } : high < 1 ? { factor: 1000, name: "ms" }
     : { factor: 1, name: "s" }),
   rate: () => ({ factor: 1, name: "tokens / s" }),
   count: () => ({ factor: 1, name: "requests", whole: true }),

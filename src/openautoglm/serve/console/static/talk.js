@@ -80,7 +80,7 @@ export class Talk {
     if (told.error) throw inWords(STATUS[told.error.code] ?? 500, told.error);
     const choice = told.choices?.[0];
     const text = choice?.text ?? choice?.delta?.content ?? "";
-    if (text) {
+    if (text && typeof text === "string") {
       this.lastS = this.now;
       this.firstS ??= this.lastS;
       this.pieces += 1;
