@@ -78,13 +78,14 @@ def test_nothing_else_is_there(server: Running, path: str) -> None:
 
 def test_the_page_is_open_and_what_it_shows_is_not(language: Language) -> None:
     assert frozenset(files.NAMES) == PAGES
-    with Running(language, lambda: engine_backend(language), guard=Guard(NoKeys())) as server:
+    with (Running(language, lambda: engine_backend(language), guard=Guard(NoKeys())) as server,
+          httpx.Client(base_url=server.url) as client):
         for path in files.NAMES:
-            assert httpx.get(server.url + path).status_code == 200
+            assert client.get(path).status_code == 200
             for method in ("POST", "PUT", "DELETE", "OPTIONS"):
-                assert httpx.request(method, server.url + path).status_code == 401
+                assert client.request(method, path).status_code == 401
         for path in ("/v1/models", "/metrics", "/console", "/console/", "/console/none.js"):
-            assert httpx.get(server.url + path).status_code == 401
+            assert client.get(path).status_code == 401
     assert scope_of("/", "GET") is None
     assert scope_of("/", "POST") == "infer"
 

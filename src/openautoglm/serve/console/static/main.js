@@ -9,7 +9,7 @@ import { Watch } from "/console/watch.js";
 const at = (id) => document.getElementById(id);
 const panels = new Panels(at("charts"), at("figures-model"), at("figures-pick"));
 const playground = new Playground({ after: () => state.models() });
-const watch = new Watch({ found: (models) => panels.add(models), trouble: (error) => error && silent(error) });
+const watch = new Watch({ found: (models) => panels.add(models), trouble: troubled });
 const state = new State({
   onmodels: (names) => playground.models(names),
   onkey: (error) => {
@@ -19,6 +19,11 @@ const state = new State({
     } else watch.start();
   },
 });
+
+function troubled(error) {
+  if (error?.kind === "network") state.ready(); // the server is gone: say so at once
+  if (error) silent(error);
+}
 
 /** No figures can be read: why stands in every chart. */
 function silent(error) {

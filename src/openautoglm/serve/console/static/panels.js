@@ -59,7 +59,7 @@ export class Panels {
     for (const [name, { chart }] of this.#charts) {
       const { fields } = PANELS[name];
       const shown = quiet ? [] : points.map(({ at, found }) => ({ at, values: fields.map((field) => found[field]) }));
-      const none = quiet ? QUIET : points.length > 1 ? "None in the last five minutes" : "Reading…";
+      const none = quiet ? QUIET : points.length > 1 ? "No answers in the last minutes" : "Reading…";
       chart.draw(shown, now, why || none, this.#readings[0]?.at ?? now);
       this.#tell(name, chart.none ? null : shown.at(-1).values);
     }

@@ -5,20 +5,21 @@ import { call } from "/console/calls.js";
 import { words } from "/console/chart.js";
 import { number } from "/console/words.js";
 
-const READY_MS = 10_000, MODELS_MS = 30_000, LATEST_MS = 20_000;
+const READY_MS = 5_000, PROBED_MS = 30_000, MODELS_MS = 30_000, LATEST_MS = 20_000;
 const at = (id) => document.getElementById(id);
 
 /** onmodels: is told the models' names; onkey: is told a fault of the key, or null where it was taken. */
 export class State {
   #onmodels; #onkey;
   #refused = false;
+  #probedAt = 0;
   #round = 0;
 
   constructor({ onmodels, onkey }) {
     this.#onmodels = onmodels;
     this.#onkey = onkey;
     const every = (pause, work) => setInterval(() => document.hidden || work(), pause);
-    every(READY_MS, () => this.ready());
+    every(READY_MS, () => this.#probe());
     every(MODELS_MS, () => this.#refused || this.models());
     document.addEventListener("visibilitychange", () => document.hidden || this.ready());
   }
@@ -40,8 +41,15 @@ export class State {
     }
   }
 
+  /** Ask again after a while, and sooner where the server was not ready: asking may cost it a token. */
+  #probe() {
+    const well = at("health").dataset.state === "ready";
+    if (!well || performance.now() - this.#probedAt > PROBED_MS) this.ready();
+  }
+
   /** Whether the server can serve. */
   async ready() {
+    this.#probedAt = performance.now();
     try {
       const signal = AbortSignal.timeout(LATEST_MS);
       const reply = await fetch("/ready", { cache: "no-store", credentials: "omit", signal });
