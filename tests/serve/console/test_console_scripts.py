@@ -136,6 +136,16 @@ def test_axes_have_round_steps(script: Call) -> None:
         [0, 0.5, 1], [0, 1], [0, 1, 2, 3], [0, 2, 4, 6, 8], [0, 200, 400, 600], [0, 0.001, 0.002, 0.003, 0.004]]
 
 
+def test_figures_are_written_for_people(script: Call) -> None:
+    body = "return x.map(([how, value]) => m[how](value));"
+    cases = [("number", 1234.5, "1,235"), ("number", 2_500_000, "2.5M"), ("number", 0.03125, "0.0313"),
+             ("number", None, "–"), ("seconds", 0.00085, "850 µs"), ("seconds", 0.0123, "12.3 ms"),
+             ("seconds", 1.254, "1.25 s"), ("seconds", 125, "2 min 5 s"), ("seconds", "x", "–"),
+             ("percent", 0.0007, "< 0.1 %"), ("percent", 0, "0 %"), ("percent", 0.4251, "42.5 %"),
+             ("percent", 1, "100 %"), ("wait", 0.2, "1 second"), ("wait", 200, "4 minutes")]
+    assert script("words.js", body, [[how, value] for how, value, _ in cases]) == [wanted for *_, wanted in cases]
+
+
 FORM = {"mode": "text", "model": "m", "input": "x", "system": "", "turns": [], "max_tokens": "", "temperature": "",
         "seed": "", "stop": ""}
 ASKED = "try { return m.request({...x}); } catch (e) { return [e.constructor.name, e.field, e.message]; }"

@@ -20,7 +20,8 @@ export function seconds(value) {
 
 /** A share of one in percent. */
 export function percent(value) {
-  return value === null || value === undefined || !Number.isFinite(value) ? "–" : `${trim(value * 100)} %`;
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  return value > 0 && value < 0.001 ? "< 0.1 %" : `${Number((value * 100).toFixed(1))} %`;
 }
 
 /** Time of day of milliseconds since 1970. */
