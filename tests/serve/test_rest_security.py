@@ -21,7 +21,7 @@ from openautoglm.serve.guard import secret
 from openautoglm.serve.guard.guard import Guard
 from openautoglm.serve.guard.settings import GuardSettings
 from openautoglm.serve.registry.keys import KeyRecord
-from openautoglm.serve.rest.access import OPEN, host_name, scope_of
+from openautoglm.serve.rest.access import OPEN, PAGES, host_name, scope_of
 from openautoglm.serve.rest.app import make_routes
 from openautoglm.serve.rest.document import document
 from openautoglm.serve.rest.settings import RestSettings
@@ -158,7 +158,9 @@ def test_every_path_needs_a_key_but_the_open_ones(language: Language) -> None:
         assert {path for path, _ in routes} >= OPEN | set(BODIES) | {"/metrics", "/v1/models"}
         made_up = {("/openapi.json", "GET"), ("/nothing", "GET"), ("/v1/models", "POST"), ("//v1/models", "GET"),
                    ("/v1/models/", "GET"),
-                   ("/healthz/../v1/models", "GET"), ("/V1/MODELS", "GET"), ("/healthz/", "GET"), ("/", "GET")}
+                   ("/healthz/../v1/models", "GET"), ("/V1/MODELS", "GET"), ("/healthz/", "GET"), ("/", "POST"),
+                   ("//", "GET"), ("/console/", "GET"), ("/console/main.js", "PUT"), ("/console/other.js", "GET")}
+        assert {path for path, _ in routes}.isdisjoint(PAGES)  # what the console shows is no part of the interface
         for path, method in routes | made_up:
             for key in (None, "Bearer wrong", "user", "Basic dXNlcg==", f"Bearer autoglm_{'a' * 12}_{'b' * 42}"):
                 headers = {} if key is None else {"authorization": key}
@@ -183,6 +185,8 @@ def test_what_changes_models_is_the_administrators() -> None:
     assert scope_of("/anything", "GET") == "infer"
     assert scope_of("/metrics", "GET") == "metrics"
     assert scope_of("/healthz", "GET") is None
+    assert {scope_of(path, "GET") for path in PAGES} == {None}
+    assert {scope_of(path, "POST") for path in PAGES} == {"infer"}
 
 
 def test_a_key_has_so_many_requests_and_tokens_a_minute(language: Language) -> None:

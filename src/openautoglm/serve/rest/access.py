@@ -6,11 +6,14 @@ import re
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
+from openautoglm.serve.console.files import NAMES
 from openautoglm.serve.faults import Forbidden
 from openautoglm.serve.guard.rights import Scope
 
 OPEN: frozenset[str] = frozenset({"/healthz", "/ready", "/version"})
 """Paths that need no key: what probes and balancers ask."""
+PAGES: frozenset[str] = frozenset(NAMES)
+"""Paths that need no key to be read: the files of the console, which hold no secret."""
 SCOPES: Mapping[str, Scope] = {"/metrics": "metrics"}
 """Paths that need another scope than `infer`."""
 _LISTING = re.compile(r"/v1/models(/[^/]*(/[0-9]+)?)?")
@@ -23,7 +26,7 @@ def scope_of(path: str, method: str) -> Scope | None:
 
     Below ``/v1/models`` everything is the administrator's but reading what there is.
     """
-    if path in OPEN:
+    if path in OPEN or (path in PAGES and method in ("GET", "HEAD")):
         return None
     if path in SCOPES:
         return SCOPES[path]

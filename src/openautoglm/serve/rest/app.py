@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 from openautoglm.core.version import __version__
 from openautoglm.serve.rest import (
     administration,
+    console,
     conversations,
     embeddings,
     generate,
@@ -29,7 +30,7 @@ def make_routes(serving: Serving) -> FastAPI:
     """The routes without the outermost layer; further ones may be added before they are wrapped by `make_app`."""
     app = FastAPI(title="Open-AutoGLM", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None,
                   redirect_slashes=False)
-    for part in (generate, embeddings, tokens, listing, status):
+    for part in (generate, embeddings, tokens, listing, status, console):
         app.include_router(part.routes(serving))
     if serving.hosted is not None:
         app.include_router(listing.version_routes(serving))
