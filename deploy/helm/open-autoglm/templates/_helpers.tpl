@@ -42,3 +42,39 @@ httpGet:
   {{- end }}
 {{ toYaml .timing }}
 {{- end -}}
+
+{{- define "open-autoglm.image" -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+
+{{- define "open-autoglm.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "open-autoglm.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- define "open-autoglm.environment" -}}
+env:
+  - name: OPENAUTOGLM_REGISTRY
+    valueFrom:
+      secretKeyRef:
+        {{- if .Values.registry.existingSecret }}
+        name: {{ .Values.registry.existingSecret }}
+        key: {{ .Values.registry.existingSecretKey }}
+        {{- else }}
+        name: {{ include "open-autoglm.fullname" . }}
+        key: registry-url
+        {{- end }}
+envFrom:
+  - configMapRef: {name: {{ include "open-autoglm.fullname" . }}-settings}
+{{- end -}}
