@@ -24,7 +24,7 @@ def rows() -> list[list[str]]:
 
 
 @lru_cache
-def tests_of(path: Path) -> set[str]:
+def defined_in(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
@@ -37,7 +37,7 @@ def test_a_class_has_a_rule_and_tests_that_are_there(row: list[str]) -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", held)
     assert len(named) == held.count("`") // 2 > 0
     for path, name in named:
-        assert name in tests_of(ROOT / path), f"{path} has no {name}"
+        assert name in defined_in(ROOT / path), f"{path} has no {name}"
 
 
 def test_no_class_is_forgotten() -> None:

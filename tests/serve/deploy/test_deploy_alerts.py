@@ -96,8 +96,10 @@ def test_grafana_finds_the_dashboard() -> None:
 
 
 @pytest.mark.parametrize(("text", "found"), [
-    ('sum by (le) (rate(a:b_bucket{x="y{", z=~"q"}[5m])) > 1 and on (i) c == 0', {"a:b_bucket": {"x", "z"}, "c": set()}),
+    ('sum by (le) (rate(a:b_bucket{x="y{", z=~"q"}[5m])) > 1e9 and on (i) c == 0',
+     {"a:b_bucket": {"x", "z"}, "c": set()}),
     ("histogram_quantile(0.99, sum by (le, m) (rate(n_bucket[5m])))", {"n_bucket": set()}),
-    ('absent(up{job="x"})', {}), ("1000 * d / 2^30 or vector(0)", {"d": set()})], ids=["labels", "nested", "up", "numbers"])
+    ('absent(up{job="x"})', {}), ("1000 * d / 2^30 or vector(0)", {"d": set()})],
+    ids=["labels", "nested", "up", "numbers"])
 def test_names_in_queries_are_found(text: str, found: dict[str, Any]) -> None:
     assert metrics_of(text) == found

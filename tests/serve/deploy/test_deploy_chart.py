@@ -18,7 +18,8 @@ from openautoglm.serve.wire.limits import Limits
 PLAIN: dict[str, Any] = {"registry": {"existingSecret": "database"}}
 FULL: dict[str, Any] = {
     "registry": {"url": "postgresql://user:word@db/models"},
-    "models": [{"name": "reports", "bundle": "incoming/reports", "alias": "champion"}, {"name": "pubs", "bundle": "pubs"}],
+    "models": [{"name": "reports", "bundle": "incoming/reports", "alias": "champion"},
+               {"name": "pubs", "bundle": "pubs"}],
     "server": {"grpcPort": 8081, "otlp": "http://collector:4318/v1/traces", "extraArgs": ["--max-batch", "32"],
                "memoryBudget": "4GiB", "shutdownTimeoutSeconds": 90},
     "settings": {"OMP_NUM_THREADS": 4}, "imagePullSecrets": [{"name": "pull"}],
@@ -184,7 +185,8 @@ def test_limits_are_those_of_the_server() -> None:
 def test_models_are_registered_one_after_the_other() -> None:
     steps = one("full", "Job")["spec"]["template"]["spec"]["initContainers"]
     assert [step["args"] for step in steps] == [
-        ["models", "register", "/var/lib/openautoglm/bundles/incoming/reports", "--name", "reports", "--alias", "champion"],
+        ["models", "register", "/var/lib/openautoglm/bundles/incoming/reports", "--name", "reports",
+         "--alias", "champion"],
         ["models", "register", "/var/lib/openautoglm/bundles/pubs", "--name", "pubs"]]
 
 

@@ -47,10 +47,12 @@ def test_the_image_runs_as_nobody_special_and_can_be_asked() -> None:
 
 
 def test_nothing_secret_and_nothing_needless_goes_to_the_builder() -> None:
-    lines = [line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] not in ("#", "")]
+    text = (ROOT / ".dockerignore").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line[:1] not in ("#", "")]
     assert lines[0] == "*"
     let_in = {line[1:] for line in lines if line.startswith("!")}
-    copied = {word for name, rest in instructions() if name == "COPY" and "--from" not in rest for word in rest.split()[:-1]}
+    copies = [rest.split()[:-1] for name, rest in instructions() if name == "COPY" and "--from" not in rest]
+    copied = {word for words in copies for word in words}
     assert {word.removeprefix("./") for word in copied} == let_in
     assert all((ROOT / word).exists() for word in let_in)
 
@@ -72,7 +74,8 @@ def compose(tmp_path: Path, **variables: str) -> Any:
     """What compose makes of the file."""
     binary = program("docker-compose", "make tools")
     clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **variables}
-    done = call(binary, "--env-file", "/dev/null", "-f", DEPLOY / "compose.yaml", "config", "--format", "json", env=clean)
+    done = call(binary, "--env-file", "/dev/null", "-f", DEPLOY / "compose.yaml", "config", "--format", "json",
+                env=clean)
     return json.loads(done.stdout) if done.returncode == 0 else done.stderr
 
 
