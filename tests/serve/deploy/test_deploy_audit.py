@@ -72,7 +72,9 @@ def test_what_an_extra_needs_is_followed_to_its_end() -> None:
 
 
 def test_the_bill_is_cut_and_stays_whole() -> None:
-    parts = [{"bom-ref": f"{name}==1", "name": name, "version": "1", "type": "library"} for name in ("A_b", "c", "ruff")]
+    parts = [
+        {"bom-ref": f"{name}==1", "name": name, "version": "1", "type": "library"}
+        for name in ("A_b", "c", "ruff")]
     root = {"bom-ref": "root", "name": "openautoglm", "type": "application"}
     links = [{"ref": "root", "dependsOn": ["A_b==1", "ruff==1"]}, {"ref": "A_b==1", "dependsOn": ["c==1"]},
              {"ref": "c==1"}, {"ref": "ruff==1"}]
