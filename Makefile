@@ -8,10 +8,12 @@ WORKERS  ?= 2
 VENV     := .venv
 BIN      := $(VENV)/bin
 READY    := $(VENV)/.ready
+TOOLS    := .tools
+CHECKERS := $(TOOLS)/.ready
 
 NATIVE   := CMakeLists.txt $(shell find src/openautoglm/runtime -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test lint bench docs picture native protos clean
+.PHONY: demo test lint bench docs picture native protos tools sbom audit clean
 
 $(READY): constraints.txt pyproject.toml $(NATIVE)
 	$(PYTHON) -c 'import sys; sys.exit("CPython 3.11 or later is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
@@ -27,7 +29,7 @@ test: $(READY)  ## every test, two at a time, with coverage
 	$(BIN)/python -m pytest -q -n $(WORKERS) --cov --cov-report=term:skip-covered
 
 lint: $(READY)  ## style, types, and the import contract
-	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/ruff check src tests examples benchmarks deploy
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -48,6 +50,22 @@ docs: $(READY)  ## docs/task-reference.md from the settings models
 
 picture: $(READY)  ## the README's picture, from the last `make demo`
 	$(BIN)/python examples/quickstart/picture.py
+
+tools: $(CHECKERS)  ## programs that check deploy/, write the SBOM and audit, in an environment of their own
+
+$(CHECKERS): deploy/audit/tools.txt
+	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --disable-pip-version-check -q -r deploy/audit/tools.txt
+	touch $@
+
+sbom: $(READY) $(CHECKERS)  ## sbom.json: all that `serve` and `train` need, as installed, in CycloneDX's form
+	mkdir -p build
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-format JSON \
+	    --output-file build/environment.json $(BIN)/python
+	$(BIN)/python deploy/audit/sbom.py pyproject.toml build/environment.json sbom.json
+
+audit: $(CHECKERS)  ## faults in our sources, and advisories on every pin; status 3 where no advisories could be had
+	$(TOOLS)/bin/python deploy/audit/audit.py
 
 clean:  ## what the tools leave behind; runs and the environment stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov

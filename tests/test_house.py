@@ -174,7 +174,7 @@ def test_imports_go_down_only() -> None:
 
 @pytest.mark.slow
 def test_style() -> None:
-    done = run("-m", "ruff", "check", "--no-cache", "src", "tests", "examples", "benchmarks")
+    done = run("-m", "ruff", "check", "--no-cache", "src", "tests", "examples", "benchmarks", "deploy")
     assert done.returncode == 0, done.stdout
 
 

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 LATENCIES = {"ttft": "time to first token", "tpot": "time per output token after the first",
              "itl": "inter-token latency", "e2el": "end-to-end latency", "queue_time": "time in the server's queue",
              "client_queue_time": "time in the generator"}
-RATES = {"request_throughput": "requests/s", "output_throughput": "output tokens/s",
+RATES = {"request_throughput": "requests/s", "output_throughput": "output tokens/s",  # nosec B105  # a unit
          "total_token_throughput": "tokens/s", "request_goodput": "good requests/s"}
 
 

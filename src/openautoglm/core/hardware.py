@@ -125,8 +125,8 @@ def output(program: str, *arguments: str, timeout_s: float = 3.0) -> str | None:
     import subprocess  # takes milliseconds to import, which a start without such a program need not spend
 
     try:
-        done = subprocess.run([path, *arguments], capture_output=True, text=True, errors="replace",
-                              timeout=timeout_s, check=False)
+        done = subprocess.run(  # nosec B603  # a program of the machine, with our arguments, no shell
+            [path, *arguments], capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

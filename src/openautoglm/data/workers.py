@@ -101,8 +101,9 @@ class _Helper:
         with theirs:
             command = f"from openautoglm.data.workers import helper; helper({theirs.fileno()})"
             with _interrupts_held():
-                self._process = subprocess.Popen([sys.executable, "-c", command], pass_fds=[theirs.fileno()],
-                                                 env=environment, stdin=subprocess.DEVNULL)
+                self._process = subprocess.Popen(  # nosec B603  # our own command, no shell
+                    [sys.executable, "-c", command], pass_fds=[theirs.fileno()], env=environment,
+                    stdin=subprocess.DEVNULL)
         self._pipe = Connection(ours.detach())
         self._pipe.send(builder)
         self._thread = threading.Thread(target=self._listen, daemon=True)

@@ -69,7 +69,7 @@ class GrammarProcess:
         self.close()
         package = str(Path(openautoglm.__file__).parents[1])
         path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # nosec B603  # our own command, no shell
             [sys.executable, "-P", "-m", "openautoglm.engine.grammar_worker"], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path},
             start_new_session=True)

@@ -174,7 +174,7 @@ class GlmSpec(Settings):
             },
             "tie_word_embeddings": self.tied,
             "use_cache": True,
-            "bos_token_id": None,
+            "bos_token_id": None,  # nosec B105  # a token of text
             "pad_token_id": self.pad_id,
             "eos_token_id": list(self.eos_ids),
         }
@@ -234,7 +234,7 @@ _RELEASED = {
     "max_position_embeddings": 131072,
     "tie_word_embeddings": False,
     "eos_token_id": [151329, 151336, 151338],
-    "pad_token_id": 151329,
+    "pad_token_id": 151329,  # nosec B105  # a token of text
 }
 """What transformers takes for keys that a configuration leaves out."""
 

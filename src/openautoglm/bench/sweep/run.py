@@ -112,8 +112,9 @@ def _lines(command: Sequence[str], job: str, stderr: int, patience_s: float) -> 
 
     The child has a session of its own: Ctrl-C reaches the caller alone, who then ends the child.
     """
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
-                             start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    child = subprocess.Popen(  # nosec B603  # our own command, no shell
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"})
     assert child.stdin is not None
     assert child.stdout is not None
     try:

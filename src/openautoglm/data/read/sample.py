@@ -44,7 +44,7 @@ def sample(paths: Iterable[Path], settings: DataSettings, n: int, seed: int, *,
     Raises:
         DataError: as `read`.
     """
-    paths, chance, bytes_read = list(paths), random.Random(seed), 0
+    paths, chance, bytes_read = list(paths), random.Random(seed), 0  # nosec B311  # no secret
     first: list[Example | Reject] = []
     drawn: list[tuple[int, Example | Reject]] = []
     rows = rejects = 0

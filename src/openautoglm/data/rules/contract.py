@@ -72,7 +72,7 @@ def _check_round_trip(rule: Rule) -> None:
     if type(rule).model_validate(options) != rule:
         raise _breach(type(rule), "it is another rule when built again from its own settings")
     try:
-        again = pickle.loads(pickle.dumps(rule))  # noqa: S301 - our own object, just pickled
+        again = pickle.loads(pickle.dumps(rule))  # noqa: S301  # nosec B301  # our own object, just pickled
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise _breach(type(rule), f"it cannot be pickled: {error}") from error
     if again != rule:

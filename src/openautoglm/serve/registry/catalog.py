@@ -54,7 +54,7 @@ class Catalog:
         self.lost = False  # whether the database did not answer at the last look
         self._canary = Canary(self.settings.canary)
         self._now = now
-        self._dice = dice or random.Random()
+        self._dice = dice or random.Random()  # nosec B311  # shares of traffic, no secret
         self._unsent: Counter[tuple[int, int, int]] = Counter()
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()

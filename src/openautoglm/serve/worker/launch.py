@@ -103,7 +103,7 @@ def _spawn(path: str) -> subprocess.Popen[bytes]:
     """A process of its own session: signals of a terminal go to the server alone."""
     package = str(Path(openautoglm.__file__).parents[1])
     search = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.Popen(
+    return subprocess.Popen(  # nosec B603  # our own command, no shell
         [sys.executable, "-P", "-m", "openautoglm.serve.worker.child", path, str(os.getpid())],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": search},
         start_new_session=True)
