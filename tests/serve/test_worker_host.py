@@ -250,7 +250,7 @@ def test_deadlines_count_from_arrival() -> None:
         message = peer.receive()
         while not isinstance(message, Step):
             message = peer.receive()
-        assert message.pieces == ((1, 0, (), (), (), "deadline"),)
+        assert message.pieces == ((1, 0, (), (), (), "deadline", None),)
 
 
 def test_beats_tell_how_the_engine_stands() -> None:

@@ -89,10 +89,10 @@ def test_orders_go_out_and_pieces_come_in() -> None:
         asked = pipe.sent[0]
         assert isinstance(asked, Ask)
         assert (asked.number, asked.prompt, asked.decoding) == (first.number, numbers(5, 6), '{"max_new_tokens":9}')
-        last = (second.number, 0, (8,), (), (), "stop")
+        last = (second.number, 0, (8,), (), (), "stop", None)
         tell(made, Step(1, numbers(first.number, second.number), numbers(10, 11), (), b""),
              Step(2, numbers(first.number), numbers(12), (last,), numbers(second.number)),
-             Step(3, b"", b"", ((first.number, 0, (13,), (), (), "length"),), numbers(first.number)))
+             Step(3, b"", b"", ((first.number, 0, (13,), (), (), "length", None),), numbers(first.number)))
         assert await all_of(first) == [Piece(0, (10, 12)), Piece(0, (13,), finish="length")]
         assert await all_of(second) == [Piece(0, (11,)), Piece(0, (8,), finish="stop")]
         assert made.active == 0
@@ -218,6 +218,17 @@ def test_deadlines_hold_though_the_engine_says_nothing(monkeypatch: pytest.Monke
     run(work())
 
 
+def test_beams_that_come_together_make_no_reader_slow() -> None:
+    async def work() -> None:
+        made, _ = link(buffer_tokens=10)
+        call = made.ask(Order((5, 6), Decoding(max_new_tokens=9, num_beams=3, n=3)))
+        beams = tuple((call.number, copy, tuple(range(9)), (), (), "length", None) for copy in range(3))
+        tell(made, Step(1, b"", b"", beams, numbers(call.number)))
+        assert [len(piece.ids) for piece in await all_of(call)] == [9, 9, 9]
+
+    run(work())
+
+
 def test_a_slow_reader_is_cut_off() -> None:
     async def work() -> None:
         made, pipe = link(buffer_tokens=10)
@@ -229,7 +240,7 @@ def test_a_slow_reader_is_cut_off() -> None:
         with pytest.raises(ClientGone):
             await call.next()
         scored = made.ask(ORDER)
-        piece = (scored.number, 0, (5,), (-0.5,), (((5, -0.5), (6, -1.0)),), None)
+        piece = (scored.number, 0, (5,), (-0.5,), (((5, -0.5), (6, -1.0)),), None, None)
         for step in range(3):
             tell(made, Step(step, b"", b"", (piece,), b""))
         assert not scored.over
@@ -271,7 +282,7 @@ def test_noise_of_any_kind_raises_nothing(pieces: list[bytes]) -> None:
 def test_numbers_that_nobody_asked_with_are_let_go() -> None:
     async def work() -> None:
         made, _ = link()
-        tell(made, Step(1, numbers(77), numbers(5), ((78, 0, (5,), (), (), None),), numbers(79)),
+        tell(made, Step(1, numbers(77), numbers(5), ((78, 0, (5,), (), (), None, None),), numbers(79)),
              Refused(80, "internal", "", None, None, None), Beat(1, False, 0.1, HOW))
         assert not made.ended.done()
         assert made.stats == STATS

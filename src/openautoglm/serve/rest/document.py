@@ -15,6 +15,7 @@ from openautoglm.serve.wire.fields import Ask
 _REFERENCE = "#/components/schemas/{model}"
 _ASKS: tuple[type[Ask], ...] = (forms.CompletionAsk, forms.ChatAsk, forms.EmbeddingAsk, forms.TokenizeAsk,
                                 forms.DetokenizeAsk)
+_CHUNKS: tuple[type[replies.Reply], ...] = (replies.CompletionChunk, replies.ChatChunk)
 _WHY = {400: "The request is wrong; `param` names the field.", 401: "No key, or none that is known.",
         403: "The key lacks the scope, or the call comes from another site.", 404: "There is no such model.",
         405: "The route knows other methods.", 408: "The time was over.", 413: "The body is too large.",
@@ -32,6 +33,14 @@ def asks(kind: type[Ask], examples: dict[str, Any]) -> dict[str, Any]:
                                                                               "examples": examples}}}}
 
 
+def events(kind: type[replies.Reply]) -> dict[str, Any]:
+    """What a streamed answer is made of: server-sent events whose data are JSON, and `[DONE]` at the end."""
+    told = [{"$ref": _REFERENCE.format(model=name)} for name in (kind.__name__, replies.Error.__name__)]
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": told}}
+    item = {"type": "object", "required": ["data"], "properties": {"data": {"anyOf": [{"const": "[DONE]"}, data]}}}
+    return {"text/event-stream": {"itemSchema": item}}
+
+
 def faults(*more: int) -> dict[int | str, dict[str, Any]]:
     """The faults of a route: those that every route has, those of bodies where it takes one, and `more`."""
     return {status: {"model": replies.Error, "description": _WHY[status]} for status in sorted({*_ALWAYS, *more})}
@@ -43,8 +52,9 @@ def document(app: FastAPI) -> dict[str, Any]:
         made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes,
                            openapi_version=app.openapi_version)
         _, found = models_json_schema([(kind, "validation") for kind in _ASKS], ref_template=_REFERENCE)
+        _, streamed = models_json_schema([(kind, "serialization") for kind in _CHUNKS], ref_template=_REFERENCE)
         parts = made.setdefault("components", {})
-        parts["schemas"] = {**parts.get("schemas", {}), **found.get("$defs", {})}
+        parts["schemas"] = {**parts.get("schemas", {}), **streamed.get("$defs", {}), **found.get("$defs", {})}
         parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, methods in made["paths"].items():
             for route in methods.values():
