@@ -261,8 +261,9 @@ def _broken(whole: bytes, dice: random.Random) -> bytes:
             case 2:
                 made[at:at] = made[at:at + size]
             case _:
-                made[at:at] = dice.choice([b"\0", b"\r\n", b"\n", b": ", b"Transfer-Encoding: chunked\r\n", b"\xff" * size,
-                                           b"Content-Length: 5\r\n", b"Expect: 100-continue\r\n", b" " * 9000])
+                made[at:at] = dice.choice([
+                    b"\0", b"\r\n", b"\n", b": ", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n",
+                    b"Expect: 100-continue\r\n", b"\xff" * size, b" " * 9000])
         if not made:
             return b"\r\n"
     return bytes(made)

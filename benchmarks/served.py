@@ -1,4 +1,4 @@
-"""A small bundle, and ``autoglm serve`` over it in a process of its own, for scripts that try what the server stands."""
+"""A small bundle, and ``autoglm serve`` over it in a process of its own, for scripts that try what it stands."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class Served:
         self.url = ""
         self._up = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "openautoglm", "serve", str(bundle), "--port", "0", "--threads", "1", "--name", MODEL,
-             *options], cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            [sys.executable, "-m", "openautoglm", "serve", str(bundle), "--port", "0", "--threads", "1", "--name",
+             MODEL, *options], cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path]), "OMP_NUM_THREADS": "1",
                  **(variables or {})})
         self._reader = threading.Thread(target=self._read, daemon=True)

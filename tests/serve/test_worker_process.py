@@ -85,7 +85,8 @@ def test_pieces_are_the_engines_own(bundle_path: Path, opened: Opened) -> None:
             scored = Decoding(max_new_tokens=8, logprobs=3, ignore_stop=True)
             from openautoglm.engine.request import Request
 
-            assert await pieces_of(worker, Order((5, 6), scored)) == untimed(opened.engine.stream(Request((5, 6), scored)))
+            bare = untimed(opened.engine.stream(Request((5, 6), scored)))
+            assert await pieces_of(worker, Order((5, 6), scored)) == bare
             decode = opened.tokenizer.decode
             form = GrammarText("json_schema", '{"enum": ["yes", "no"]}')
             ids = [token for piece in await pieces_of(worker, Order((5,), grammar=form)) for token in piece.ids]
