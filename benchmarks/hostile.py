@@ -1,10 +1,10 @@
-"""Thousands of hostile requests to a real server, counted by the kind of reply; then: does it live, and is it as before?
+"""Thousands of hostile requests to a real server, counted by kind of reply; then: does it live, and is it as before?
 
     python benchmarks/hostile.py [--examples 200] [--share 0.2] [--http 3000] [--only schema texts] [--out hostile.json]
 
-The sources: ``schema``, what schemathesis makes up from the OpenAPI document, right and wrong; ``texts``, the Big List
-of Naughty Strings through every field of text, paths, queries and headers; ``json``, JSONTestSuite's files as bodies and
-within bodies; ``http``, requests with broken bytes. A further interface is one more function in `SOURCES`.
+The sources: ``schema``, what schemathesis makes up from the OpenAPI document, right and wrong; ``texts``, the Big
+List of Naughty Strings through every field of text, paths, queries and headers; ``json``, JSONTestSuite's files as
+bodies and within bodies; ``http``, requests with broken bytes. A further interface is one more function in `SOURCES`.
 
 Violations, which make the exit status 1: a 5xx, a reply that the document does not know, one that does not come, JSON
 read or refused wrongly, another engine than before, another answer than before, memory that grows, a fault in the log.

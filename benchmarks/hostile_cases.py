@@ -245,7 +245,7 @@ def by_broken_http(url: str, model: str, tally: Tally, cases: int, seed: int = 0
                 found = b""
         status = found.split(b" ", 2)[1].decode() if found.startswith(b"HTTP/1.1 ") else "closed"
         tally.count("broken HTTP", status, time.monotonic() - began)
-        if status.startswith("5"):
+        if status.startswith("5") or (status.startswith("4") and b'{"error": {"message": ' not in found):
             tally.violate(f"{status} after {sent!r}: {found[:300]!r}")
 
 

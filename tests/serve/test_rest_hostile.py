@@ -23,7 +23,7 @@ from openautoglm.serve.service.language import Language
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from hostile_cases import (  # noqa: E402
+from hostile_cases import (
     Fields,
     Tally,
     by_broken_http,
@@ -32,7 +32,7 @@ from hostile_cases import (  # noqa: E402
     document_of,
     routes_with_bodies,
 )
-from hostile_schema import by_schema  # noqa: E402
+from hostile_schema import by_schema
 
 CASES = int(os.environ.get("HOSTILE_CASES", "10"))
 OPERATIONS = ("POST /v1/completions", "POST /v1/chat/completions", "POST /v1/embeddings", "POST /tokenize",
@@ -78,7 +78,8 @@ def test_every_field_of_text_is_found(server: Running) -> None:
     routes, fields = routes_with_bodies(document), Fields(document, MODEL)
     found = {path: {name for name, _ in fields.places(schema)} for path, schema in routes.items()}
     assert {".prompt", ".prompt[]", ".prompt.<key and value>", ".stop[]", ".user", ".logit_bias.<key>",
-            ".structured_outputs.regex", ".response_format.json_schema.schema.<key and value>"} <= found["/v1/completions"]
+            ".response_format.json_schema.schema.<key and value>", ".structured_outputs.regex",
+            } <= found["/v1/completions"]
     assert {".messages[].content", ".messages[].content[].text", ".messages[].role", ".tools[].function.description",
             ".messages[].tool_calls[].function.arguments"} <= found["/v1/chat/completions"]
     for path, schema in routes.items():
