@@ -115,12 +115,8 @@ class Load:
         await asyncio.gather(*self._tasks, return_exceptions=kind is not None)
         await self._client.__aexit__(kind, error, trace)
 
-    def stop(self) -> None:
-        """Ask for nothing more."""
-        self._stopping = True
-
     async def _go(self, number: int) -> None:
-        while not self._stopping:
+        while True:
             self.under_way += 1
             try:
                 outcome = await ask(self._client, self.bodies[number % len(self.bodies)])
@@ -128,7 +124,7 @@ class Load:
                 self.under_way -= 1
             self.outcomes.append(outcome)
             number += self.clients
-            if not self.again:
+            if self._stopping or not self.again:
                 return
             if outcome.kind != "finished":
                 await asyncio.sleep(0.02)  # a server that is down is not asked without a pause
