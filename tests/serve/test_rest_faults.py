@@ -111,7 +111,7 @@ def test_clients_that_try_again_are_served_again(bundle_path: Path) -> None:
         _log.warning("the first answer came %.2f s after the fault", load.recovered_s(since))
         assert load.lost() == []
         assert set(load.counts()) <= {"finished", "error engine_lost", "503 engine_lost", "503 unavailable"}
-        assert load.counts()["error engine_lost"] + load.counts()["503 engine_lost"] > 0, "the fault was seen"
+        assert load.counts()["finished"] < len(load.outcomes), f"nobody saw the fault: {load.counts()}"
 
     with serving(bundle_path) as server:
         run(work(server), 300)
@@ -144,7 +144,7 @@ def test_an_engine_without_memory(bundle_path: Path) -> None:
         bodies = [ask(MODEL, prompt=f"{number} " * 1200, max_tokens=60, logprobs=20) for number in range(40)]
         async with Load(server.url, 16, bodies) as load:
             await until(lambda: load.counts()["finished"] > 3, "the load")
-            room = psutil.Process(first).memory_info().vms + (1 << 20)
+            room = psutil.Process(first).memory_info().vms
             resource.prlimit(first, resource.RLIMIT_AS, (room, room))
             await until(lambda: engine_id_or_none(server) not in (first, None), "another engine")
             since = time.monotonic()
@@ -184,14 +184,14 @@ def test_slow_readers_are_given_up_and_keep_nobody_waiting(bundle_path: Path) ->
     with serving(bundle_path, {"limits": {"stall_s": 1.0}}, buffer_tokens=20_000, **WIDE) as server:
         before = psutil.Process().memory_info().rss
         lines = [raw(server.url, ask(MODEL, prompt=f"Pub {number}", logprobs=20), receive_bytes=2048)
-                 for number in range(10)]
-        run(until(lambda: server.call(lambda: server.service.queue.present) == 10, "the slow readers"), 300)
+                 for number in range(4)]
+        run(until(lambda: server.call(lambda: server.service.queue.present) == 4, "the slow readers"), 300)
         reply = httpx.post(f"{server.url}/v1/completions", json=ask(MODEL, max_tokens=50, stream=False), timeout=WAIT_S)
         assert reply.status_code == 200
         run(until(lambda: server.call(lambda: server.service.queue.present) == 0, "their end"), 300)
         run(until(lambda: idle(server), "the pages"), 300)
-        assert server.backend.stats.cancelled == 10
-        assert psutil.Process().memory_info().rss - before < 128 << 20
+        assert server.backend.stats.cancelled == 4
+        assert psutil.Process().memory_info().rss - before < 64 << 20
         for line in lines:
             hang_up(line, rudely=True)
 
