@@ -277,3 +277,19 @@ def test_a_broken_generation_leaves_nothing_behind() -> None:
         engine.generate([[5] * 3, [POISON] * 4, [6] * 3], Sampling(max_new_tokens=40))
     assert engine.idle
     assert engine.stats.pages_held == 0
+
+
+@pytest.mark.parametrize(("decoding", "grammar", "where"), [
+    (Decoding(min_tokens=9, stop_ids=tuple(range(VOCAB))), None, "min_tokens"),
+    (Decoding(min_tokens=9, stop_ids=(8,)), Choice(), "grammar"),
+    (Decoding(min_tokens=9, stop_ids=tuple(range(VOCAB)), temperature=1.0, n=2), None, "min_tokens"),
+], ids=["stop ids", "grammar", "drawn"])
+def test_a_request_that_forbids_all_tokens_is_to_blame_itself(decoding: Decoding, grammar: Any, where: str) -> None:
+    engine = Engine(FakeProgram())
+    bad = engine.submit(Request([5, 6], decoding, grammar=grammar))
+    good = engine.submit(Request([7, 8], LONG))
+    finish(engine)
+    with pytest.raises(GenerationError, match="no token to choose") as caught:
+        bad.result()
+    assert caught.value.where == where
+    assert text(good) == greedy_text([7, 8], 20, stops=())

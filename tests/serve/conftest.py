@@ -22,6 +22,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
 POSITIONS = 8192
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every client reads the certificates of all authorities, which takes longer than most tests and is of no use
+    here: those that speak TLS name their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("authorities")))
+        patch.delenv("SSL_CERT_FILE", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained bundle that writes varied nonsense; its heads are as wide as the native runtime needs."""

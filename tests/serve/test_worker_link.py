@@ -218,6 +218,17 @@ def test_deadlines_hold_though_the_engine_says_nothing(monkeypatch: pytest.Monke
     run(work())
 
 
+def test_beams_that_come_together_make_no_reader_slow() -> None:
+    async def work() -> None:
+        made, _ = link(buffer_tokens=10)
+        call = made.ask(Order((5, 6), Decoding(max_new_tokens=9, num_beams=3, n=3)))
+        beams = tuple((call.number, copy, tuple(range(9)), (), (), "length", None) for copy in range(3))
+        tell(made, Step(1, b"", b"", beams, numbers(call.number)))
+        assert [len(piece.ids) for piece in await all_of(call)] == [9, 9, 9]
+
+    run(work())
+
+
 def test_a_slow_reader_is_cut_off() -> None:
     async def work() -> None:
         made, pipe = link(buffer_tokens=10)

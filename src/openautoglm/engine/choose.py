@@ -70,12 +70,12 @@ class Chooser:
             ids = logits_WV.argmax(1)
             best = logits_WV[self._numbers(len(ids)), ids]
             if not np.isfinite(best).all():
-                self._name_bad(np.where(np.isfinite(best), ids, -1), rows, drafts, errors)
+                self._name_bad(np.where(np.isfinite(best), ids, -1), logits_WV, rows, drafts, errors)
             return Chosen(ids.tolist(), None, logits_WV, {}, errors)
         raw = self._shape(logits_WV, rows, drafts, errors) if rows.shaped else {}
         drawn = self._draw(logits_WV, rows, drafts)
         if int(drawn.ids.min()) < 0:
-            self._name_bad(drawn.ids, rows, drafts, errors)
+            self._name_bad(drawn.ids, logits_WV, rows, drafts, errors)
         logprobs = drawn.logprobs.tolist()
         for row, before in raw.items():
             logprobs[row] = logprob(before, int(drawn.ids[row]))
@@ -121,7 +121,7 @@ class Chooser:
             row += 1 + len(draft)
         return raw
 
-    def _name_bad(self, ids: NDArray[np.integer], rows: Rows, drafts: Mapping[int, list[int]],
+    def _name_bad(self, ids: NDArray[np.integer], logits_WV: Float32, rows: Rows, drafts: Mapping[int, list[int]],
                   errors: dict[int, AutoGLMError]) -> None:
         """Blame rows that have no finite maximum on their slots; a guessed row counts only if it is reached."""
         row = 0
@@ -129,12 +129,20 @@ class Chooser:
             draft = drafts.get(slot, [])
             for place in range(1 + len(draft)):
                 if ids[row + place] < 0:
-                    errors.setdefault(slot, GenerationError(
-                        "the model gave no finite logits to choose from", where=f"request {sequence.ticket.number}",
-                        remedy="check the weights and the request's logit_bias, stop ids and grammar"))
+                    errors.setdefault(slot, _no_choice(logits_WV[row + place], sequence))
                 if place == len(draft) or ids[row + place] != draft[place]:
                     break
             row += 1 + len(draft)
+
+
+def _no_choice(row_V: Float32, sequence: Sequence) -> GenerationError:
+    """Say whose fault it is that there is no token to choose: the model's, or that of a request which forbids all."""
+    if sequence.shaper is not None and np.isneginf(row_V).all():
+        return GenerationError("leaves no token to choose, together with the request's stop ids and min_tokens",
+                               where="grammar" if sequence.ticket.request.grammar is not None else "min_tokens",
+                               remedy="lower min_tokens, or leave stop ids out")
+    return GenerationError("the model gave no finite logits to choose from", where=f"request {sequence.ticket.number}",
+                           remedy="check the weights")
 
 
 def as_generation_error(error: Exception, sequence: Sequence) -> AutoGLMError:

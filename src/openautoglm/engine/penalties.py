@@ -99,4 +99,5 @@ class Shaper:
         allowed = np.unpackbits(words.view(np.uint8), count=self._vocab_size, bitorder="little").view(np.bool_)
         row_V[:self._vocab_size][~allowed] = -np.inf
         if not allowed.any():
-            raise GenerationError("the grammar allows no token", remedy="check the grammar against the vocabulary")
+            raise GenerationError("the grammar allows no token", where="grammar",
+                                  remedy="check the grammar against the vocabulary and the request's stop ids")

@@ -60,7 +60,7 @@ class Decoding(Settings):
     top_k: int = Field(default=0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     min_p: float = Field(default=0.0, ge=0, le=1)
-    repetition_penalty: float = Field(default=1.0, gt=0, le=10)
+    repetition_penalty: float = Field(default=1.0, ge=0.01, le=10)
     presence_penalty: float = Field(default=0.0, ge=-10, le=10)
     frequency_penalty: float = Field(default=0.0, ge=-10, le=10)
     logit_bias: tuple[tuple[int, float], ...] = ()

@@ -38,7 +38,7 @@ class Sampling(Settings):
     top_k: int = Field(default=0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     min_p: float = Field(default=0.0, ge=0, le=1)
-    repetition_penalty: float = Field(default=1.0, gt=0, le=10)
+    repetition_penalty: float = Field(default=1.0, ge=0.01, le=10)
     num_beams: int = Field(default=1, ge=1, le=64)
     length_penalty: float = Field(default=1.0, ge=-10, le=10)
     early_stop: bool = False

@@ -110,13 +110,14 @@ def grammar_of(asked: GrammarText, most_bytes: int) -> Grammar:
 
 
 def told(error: AutoGLMError) -> Fault:
-    """The fault that an engine's error is for a client: a grammar's is the client's own, others are the engine's."""
+    """The fault that an engine's error is for a client: a request that forbids all tokens is wrong itself, other faults
+    are the engine's."""
     if isinstance(error, Fault):
         return error
     if error.where == "model":
         return Unsupported(error.message, where="model", remedy=error.remedy)
-    if error.where == "grammar":
-        return BadRequest(error.message, where="grammar", remedy=error.remedy)
+    if error.where in ("grammar", "min_tokens"):
+        return BadRequest(error.message, where=error.where, remedy=error.remedy)
     fault = EngineLost(str(error), remedy="send the request again", retry_after_s=1)
     fault.__cause__ = error
     return fault

@@ -19,6 +19,7 @@ _ASKS: tuple[type[Ask], ...] = (forms.CompletionAsk, forms.ChatAsk, forms.Embedd
                                 forms.DetokenizeAsk)
 _CHANGES: tuple[type[Ask], ...] = (changes.AliasAsk, changes.StageAsk, changes.RouteAsk, changes.LoadAsk,
                                    changes.UnloadAsk, changes.IndexAsk, changes.RepositoryAsk)
+_CHUNKS: tuple[type[replies.Reply], ...] = (replies.CompletionChunk, replies.ChatChunk)
 _WHY = {400: "The request is wrong; `param` names the field.", 401: "No key, or none that is known.",
         403: "The key lacks the scope, or the call comes from another site.", 404: "There is no such thing.",
         405: "The route knows other methods.", 408: "The time was over.", 409: "It does not fit the state of things.",
@@ -38,6 +39,14 @@ def asks(kind: type[Ask], examples: dict[str, Any], *, empty: bool = False) -> d
                                                                                    "examples": examples}}}}
 
 
+def events(kind: type[replies.Reply]) -> dict[str, Any]:
+    """What a streamed answer is made of: server-sent events whose data are JSON, and `[DONE]` at the end."""
+    told = [{"$ref": _REFERENCE.format(model=name)} for name in (kind.__name__, replies.Error.__name__)]
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": told}}
+    item = {"type": "object", "required": ["data"], "properties": {"data": {"anyOf": [{"const": "[DONE]"}, data]}}}
+    return {"text/event-stream": {"itemSchema": item}}
+
+
 def faults(*more: int) -> dict[int | str, dict[str, Any]]:
     """The faults of a route: those that every route has, those of bodies where it takes one, and `more`."""
     return {status: {"model": replies.Error, "description": _WHY[status]} for status in sorted({*_ALWAYS, *more})}
@@ -51,8 +60,9 @@ def document(app: FastAPI) -> dict[str, Any]:
         used = json.dumps(made["paths"])
         kinds = [*_ASKS, *(kind for kind in _CHANGES if f"/{kind.__name__}\"" in used)]
         _, found = models_json_schema([(kind, "validation") for kind in kinds], ref_template=_REFERENCE)
+        _, streamed = models_json_schema([(kind, "serialization") for kind in _CHUNKS], ref_template=_REFERENCE)
         parts = made.setdefault("components", {})
-        parts["schemas"] = {**parts.get("schemas", {}), **found.get("$defs", {})}
+        parts["schemas"] = {**parts.get("schemas", {}), **streamed.get("$defs", {}), **found.get("$defs", {})}
         parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, methods in made["paths"].items():
             for route in methods.values():

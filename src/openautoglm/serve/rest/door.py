@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import uuid
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from openautoglm.core.errors import ResourceError
+from openautoglm.serve.faults import BadRequest
+from openautoglm.serve.rest.errors import error_bytes
 from openautoglm.serve.rest.settings import RestSettings
 
 _BACKLOG = 2048
+_REFUSED = error_bytes(BadRequest("is no HTTP that this server reads", where="request", remedy="send HTTP/1.1"))
+_REFUSAL = (b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
+            b"x-content-type-options: nosniff\r\ncache-control: no-store\r\nx-request-id: %s\r\n\r\n%s")
 
 
 def door(settings: RestSettings) -> type[HttpToolsProtocol]:
@@ -36,6 +42,11 @@ def door(settings: RestSettings) -> type[HttpToolsProtocol]:
         def on_headers_complete(self) -> None:
             self._came()
             super().on_headers_complete()
+
+        def send_400_response(self, msg: str) -> None:
+            """What cannot be read is refused in the form of all errors."""
+            self.transport.write(_REFUSAL % (len(_REFUSED), uuid.uuid4().hex.encode(), _REFUSED))
+            self.transport.close()
 
         def _expect(self) -> None:
             """The head of a request must come in time."""

@@ -149,6 +149,72 @@ class Chat(Reply):
     conversation: Unkept | None = Field(default=None)
 
 
+class CompletionChunkChoice(Reply):
+    """What is added to one answer."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class CompletionChunk(Reply):
+    """An event of a streamed completion; the last one before the end has no choices, and the counts where asked for."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[CompletionChunkChoice]
+    usage: Usage | None = None
+
+
+class FunctionPart(Reply):
+    """A part of a call: its name comes first, then its arguments bit by bit."""
+
+    name: str = ""
+    arguments: str
+
+
+class ToolCallPart(Reply):
+    """A part of a call."""
+
+    index: int
+    id: str = ""
+    type: Literal["function"] = "function"
+    function: FunctionPart
+
+
+class ChatDelta(Reply):
+    """What is added to one answer; the first says whose turn it is."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None = None
+    tool_calls: list[ToolCallPart] = Field(default=[])
+
+
+class ChatChunkChoice(Reply):
+    """What is added to one answer."""
+
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
+
+
+class ChatChunk(Reply):
+    """An event of a streamed chat; the last one before the end has no choices, and the counts where asked for."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | None = None
+
+
 class EmbeddingUsage(Reply):
     """Tokens that were read."""
 

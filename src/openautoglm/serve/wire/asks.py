@@ -96,7 +96,7 @@ class GenerationAsk(Ask):
     min_tokens: Count | None = None
     presence_penalty: Annotated[Real, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[Real, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[Real, Field(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[Real, Field(ge=0.01, le=10)] | None = None
     logit_bias: dict[Annotated[Text, Field(pattern=r"^[0-9]{1,9}$")],
                      Annotated[Real, Field(ge=-100, le=100)]] | None = None
     num_beams: Annotated[Int, Field(ge=1)] | None = None

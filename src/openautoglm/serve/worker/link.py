@@ -117,7 +117,9 @@ class Link(asyncio.Protocol):
             Overloaded: more requests are under way than queue and engine take.
             BadRequest: the order is outside all bounds.
         """
-        call = self._call()
+        decoding = order.decoding
+        at_once = decoding.n * decoding.max_new_tokens if decoding.num_beams > 1 else 0  # beams come as a whole
+        call = self._call(at_once)
         self._begin(call, letter_of(call.number, order))
         if order.timeout_s is not None:  # the engine keeps deadlines; this is for one that does not answer
             call.timer = self._loop.call_later(order.timeout_s + _LATE_S, self._expire, call)
@@ -140,14 +142,14 @@ class Link(asyncio.Protocol):
         finally:
             self.leave(call)
 
-    def _call(self) -> Call:
+    def _call(self, at_once: int = 0) -> Call:
         if self.ended.done():
             raise lost()
         if len(self._calls) >= self._most:
             raise Overloaded("the queue is full", remedy="try again later", retry_after_s=self._pace.retry_after_s(
                 len(self._calls), time.monotonic()))
         self._last = (self._last + 1) % 2**31
-        return Call(self._last, self._settings.buffer_tokens)
+        return Call(self._last, max(self._settings.buffer_tokens, at_once))
 
     def _begin(self, call: Call, message: Message) -> None:
         self.send(message)
