@@ -11,7 +11,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from openautoglm.cli.serve_places import Places, budget, check, open_places
+from openautoglm.cli.serve_places import (
+    Budget,
+    Cache,
+    Folder,
+    Keys,
+    Models,
+    NoKeys,
+    Places,
+    Preload,
+    budget,
+    check,
+    open_places,
+)
 from openautoglm.core.errors import TaskError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -35,19 +47,8 @@ class _Serve(TyperCommand):
 def serve(
     bundle: Annotated[Path | None, typer.Argument(help="A bundle (folder, .zip or .pkl), or the folder of a released "
                                                   "GLM checkpoint.", metavar="[BUNDLE]")] = None,
-    registry: Annotated[str | None, typer.Option(metavar="[FILE|URL]", help="Serve the models of a registry in place "
-                                                 "of a bundle; by default the one that `autoglm models` uses.")] = None,
-    store: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the registry keeps copied bundles.")
-                     ] = None,
-    memory_budget: Annotated[str | None, typer.Option(help="Most memory for weights and caches of all models of the "
-                                                      "registry together, e.g. 8GiB.")] = None,
-    preload: Annotated[list[str] | None, typer.Option(metavar="MODEL", help="A model of the registry that is loaded "
-                                                      "before the server listens; can be given again.")] = None,
-    response_cache: Annotated[bool, typer.Option("--response-cache", help="Answer the same request of the same key "
-                                                 "from the registry's cache.")] = False,
-    keys: Annotated[str | None, typer.Option(metavar="[FILE|URL]", help="Ask for keys, those of this registry; with "
-                                             "--registry they are asked for anyway.")] = None,
-    no_keys: Annotated[bool, typer.Option("--no-keys", help="Ask for no keys; on loopback only.")] = False,
+    registry: Models = None, store: Folder = None, memory_budget: Budget = None, preload: Preload = None,
+    response_cache: Cache = False, keys: Keys = None, no_keys: NoKeys = False,
     name: Annotated[str | None, typer.Option(help="The model's name for clients; left out, the bundle's own.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0: any.")] = 8080,

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from openautoglm.core import log
 from openautoglm.core.errors import TaskError
@@ -15,6 +17,20 @@ if TYPE_CHECKING:
     from openautoglm.serve.guard.guard import Guard
     from openautoglm.serve.registry.registry import Registry
 
+Models = Annotated[str | None, typer.Option(
+    "--registry", metavar="[FILE|URL]", help="Serve the models of a registry in place of a bundle; by default the one "
+    "that `autoglm models` uses.")]
+Folder = Annotated[Path | None, typer.Option("--store", metavar="FOLDER", help="Where the registry keeps copied "
+                                             "bundles.")]
+Budget = Annotated[str | None, typer.Option("--memory-budget", help="Most memory for weights and caches of all models "
+                                            "of the registry together, e.g. 8GiB.")]
+Preload = Annotated[list[str] | None, typer.Option("--preload", metavar="MODEL", help="A model of the registry that is "
+                                                   "loaded before the server listens; can be given again.")]
+Cache = Annotated[bool, typer.Option("--response-cache", help="Answer the same request of the same key from the "
+                                     "registry's cache.")]
+Keys = Annotated[str | None, typer.Option("--keys", metavar="[FILE|URL]", help="Ask for keys, those of this registry; "
+                                          "with --registry they are asked for anyway.")]
+NoKeys = Annotated[bool, typer.Option("--no-keys", help="Ask for no keys; on loopback only.")]
 _VERB = "autoglm serve"
 _WITH_REGISTRY = {"memory_budget": "--memory-budget", "preload": "--preload", "response_cache": "--response-cache"}
 
