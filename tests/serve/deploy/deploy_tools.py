@@ -111,6 +111,3 @@ def python() -> str:
     ours = ROOT / ".tools" / "bin" / "python"
     return str(ours) if ours.exists() else sys.executable
 
-
-COMING = {"--registry", "--memory-budget", "--grpc-port"}
-"""Options that come with serving a registry and with gRPC; take them out of here when they are there."""

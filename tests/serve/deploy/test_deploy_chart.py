@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from deploy_tools import CHART, COMING, DEPLOY, call, parse_serve, python, read_yaml, serve_options
+from deploy_tools import CHART, DEPLOY, call, parse_serve, python, read_yaml, serve_options
 
 from openautoglm.core.version import __version__
 from openautoglm.serve.wire.limits import Limits
@@ -157,7 +157,7 @@ def test_pods_may_do_little(name: str) -> None:
 @pytest.mark.parametrize("name", GOOD)
 def test_the_server_knows_its_options(name: str) -> None:
     words = server(name)[1]["args"]
-    assert parse_serve(words) <= serve_options() | COMING
+    assert parse_serve(words) <= serve_options()
     assert words[words.index("--host") + 1] == "0.0.0.0"
     assert "--registry" in words  # which asks for keys
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploy_tools import COMING, DEPLOY, ROOT, call, parse_serve, program, read_yaml, serve_options
+from deploy_tools import DEPLOY, ROOT, call, parse_serve, program, read_yaml, serve_options
 
 from openautoglm.serve.wire.limits import Limits
 
@@ -41,7 +41,7 @@ def test_the_image_runs_as_nobody_special_and_can_be_asked() -> None:
     assert "/healthz" in last("HEALTHCHECK")
     assert json.loads(last("ENTRYPOINT")) == ["autoglm"]
     words = json.loads(last("CMD"))
-    assert parse_serve(words) <= serve_options() | COMING
+    assert parse_serve(words) <= serve_options()
     assert "--registry" in words  # which asks for keys
     assert "g++" not in IMAGE.read_text(encoding="utf-8").rpartition("FROM ")[2]
 
@@ -90,7 +90,7 @@ def test_compose_takes_the_file(tmp_path: Path) -> None:
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
         assert service["security_opt"] == ["no-new-privileges:true"], name
     server = services["server"]
-    assert parse_serve(server["command"]) <= serve_options() | COMING
+    assert parse_serve(server["command"]) <= serve_options()
     seconds = int(server["command"][server["command"].index("--shutdown-timeout") + 1])
     assert server["stop_grace_period"] == f"{seconds + 15}s"
     assert server["build"]["dockerfile"] == "deploy/Dockerfile"
@@ -136,7 +136,7 @@ def test_the_unit_starts_what_there_is() -> None:
     command = re.search(r"^ExecStart=\S+/autoglm (.*)$", text, re.MULTILINE)
     assert command is not None
     words = command[1].split()
-    assert parse_serve(words) <= serve_options() | COMING
+    assert parse_serve(words) <= serve_options()
     seconds = int(words[words.index("--shutdown-timeout") + 1])
     assert f"TimeoutStopSec={seconds + 15}" in text
     assert words[words.index("--host") + 1] == "127.0.0.1"
