@@ -140,7 +140,7 @@ def test_a_model_s_name_opens_no_file(server: Running, name: str) -> None:
 
 GUARDS = """
 import asyncio, sys
-from openautoglm.core.errors import ResourceError
+from openautoglm.core.errors import TaskError
 from openautoglm.serve.faults import BadRequest, Forbidden, Unauthorised
 from openautoglm.serve.guard.guard import Guard
 from openautoglm.serve.guard.hosts import refuse_open
@@ -164,7 +164,7 @@ def refused(kind, work):
 
 print(sys.flags.optimize, [
     refused(BadRequest, lambda: read_ask(CompletionAsk, {"prompt": "x", "n": 9999}, Limits())),
-    refused(ResourceError, lambda: refuse_open("0.0.0.0")),
+    refused(TaskError, lambda: refuse_open("0.0.0.0")),
     refused(Forbidden, lambda: check_host("evil.example", {"127.0.0.1"})),
     refused(Forbidden, lambda: check_origin("http://evil.example", "127.0.0.1:8080")),
     refused(ProtocolError, lambda: decode(b"noise", TO_ENGINE)),

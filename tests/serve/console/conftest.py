@@ -25,7 +25,7 @@ class Seen:
     complaints: list[str] = field(default_factory=list)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while Playwright runs, asyncio.run() runs nothing in its thread
 def chromium() -> Iterator[Any]:
     """The browser of this machine."""
     playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
