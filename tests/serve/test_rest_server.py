@@ -221,7 +221,7 @@ def test_an_address_that_is_taken_is_told() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "word", "code"), [
-    (("--host", "0.0.0.0"), "no keys", 2), (("--tls-cert", "a.pem"), "tls_key", 2), (("--port", "99999"), "port", 2),
+    (("--host", "0.0.0.0"), "without keys", 2), (("--tls-cert", "a.pem"), "tls_key", 2), (("--port", "99999"), "port", 2),
     (("--limits", "missing.yaml"), "missing.yaml", 2), (("--quantise", "int3"), "int8", 2),
 ], ids=["host", "tls", "port", "limits", "quantise"])
 def test_wrong_options_are_told_plainly(bundle_path: Path, arguments: tuple[str, ...], word: str, code: int) -> None:
