@@ -38,7 +38,7 @@ class _Serve(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the usual place where such an option has no value."""
         filled = list[str]()
-        for word, after in zip(args, [*args[1:], "-"], strict=True):
+        for word, after in zip(args, [*args, "-"][1:], strict=True):
             filled += (word, _USUAL) if word in _MAY_STAND_ALONE and after.startswith("-") else (word,)
         return super().parse_args(ctx, filled)
 

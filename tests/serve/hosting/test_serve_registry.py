@@ -173,3 +173,10 @@ def test_an_empty_registry_and_an_unknown_model_are_told(run: Run, tmp_path: Pat
     code, said = run("--registry", "ftp://nowhere/x")
     assert code
     assert "--registry" in said
+
+
+def test_without_a_word_it_says_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main.main(["serve"])
+    assert caught.value.code == 2
+    assert "there is nothing to serve" in capsys.readouterr().err
