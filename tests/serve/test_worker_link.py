@@ -239,12 +239,17 @@ def test_a_slow_reader_is_cut_off() -> None:
         assert isinstance(pipe.sent[-1], Cancel)
         with pytest.raises(ClientGone):
             await call.next()
+        made, pipe = link(buffer_tokens=27)
         scored = made.ask(ORDER)
-        piece = (scored.number, 0, (5,), (-0.5,), (((5, -0.5), (6, -1.0)),), None, None)
+        piece = (scored.number, 0, (5,), (-0.5,), (((5, -0.5), (6, -1.0)),), None, None)  # 1 and 2 times 4
         for step in range(3):
             tell(made, Step(step, b"", b"", (piece,), b""))
         assert not scored.over
         assert len((await scored.next()).alternatives[0]) == 2  # type: ignore[union-attr]
+        for step in range(2):
+            tell(made, Step(step, b"", b"", (piece,), b""))
+        with pytest.raises(ClientGone):
+            await scored.next()
 
     run(work())
 

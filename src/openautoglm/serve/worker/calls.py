@@ -13,6 +13,8 @@ from openautoglm.engine.request import Piece
 from openautoglm.serve.backend import late
 from openautoglm.serve.faults import ClientGone, Fault
 
+_ALTERNATIVE = 4  # tokens' worth of memory, at least
+
 
 class Call:
     """One request; for one event loop.
@@ -21,7 +23,7 @@ class Call:
     with log-probabilities as they are.
 
     Args:
-        most: tokens and alternatives that may wait; with more of them the request fails.
+        most: tokens that may wait, an alternative as four of them; with more of them the request fails.
 
     Attributes:
         over: nothing more comes from the engine.
@@ -51,7 +53,7 @@ class Call:
         if self._tokens:
             self._flush()
         self._pieces.append(piece)
-        return self._hold(len(piece.ids) + sum(map(len, piece.alternatives)))
+        return self._hold(_size(piece))
 
     def end(self) -> None:
         """Nothing more comes."""
@@ -73,7 +75,7 @@ class Call:
         while True:
             if self._pieces:
                 piece = self._pieces.popleft()
-                self._held -= len(piece.ids) + sum(map(len, piece.alternatives))
+                self._held -= _size(piece)
             elif self._tokens:
                 piece = Piece(0, tuple(self._tokens))
                 self._held -= len(self._tokens)
@@ -109,3 +111,7 @@ class Call:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+
+def _size(piece: Piece) -> int:
+    return len(piece.ids) + _ALTERNATIVE * sum(map(len, piece.alternatives))

@@ -25,7 +25,7 @@ class WorkerSettings(Settings):
         backoff_s, most_backoff_s: wait before it is started again; twice as long after each failure, to that bound.
         settled_s: after so long without a failure the wait is short again.
         memory_bytes: of address space that the process may take; None: no bound.
-        buffer_tokens: that may wait for a reader who is slow, for one request, alternatives counted as tokens; a
+        buffer_tokens: that may wait for a reader who is slow, for one request, an alternative counted as four tokens; a
             request that has more of them is cancelled.
         log_format, log_level: of the process; it writes to standard error.
     """
