@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import statistics
@@ -197,7 +198,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--times", type=float, default=3)
-    parser.add_argument("--serve", nargs="*", default=[], help="further options of autoglm serve, after --")
+    parser.add_argument("--serve", type=shlex.split, default=[], help="further options of autoglm serve, in one word: "
+                        "--serve='--cache-tokens 65536'")
     parser.add_argument("--gguf", type=Path)
     parser.add_argument("--llama-server", type=Path)
     parser.add_argument("--out", type=Path)
