@@ -85,6 +85,8 @@ def test_without_bounds_everything_passes_and_settling_does_nothing() -> None:
     rates = Rates(Clock())
     for _ in range(1000):
         rates.admit(who(), 10**9).settle(5)
+    assert not rates._requests
+    assert not rates._tokens
 
 
 def test_a_new_rate_begins_with_a_full_bucket_and_old_keys_leave() -> None:

@@ -57,7 +57,7 @@ def parse(text: str, max_depth: int) -> Any:
         if "\0" in text:
             raise StrictJsonError("nul_byte", f"NUL at character {text.index(chr(0)) + 1}") from error
         raise StrictJsonError("invalid_json", f"{error.msg} at character {error.pos + 1}") from error
-    if "\\u" in text and _has_surrogate(value):
+    if "\\u" in text and has_surrogate(value):
         raise StrictJsonError("lone_surrogate", "half of a surrogate pair, which is no character")
     return value
 
@@ -73,7 +73,7 @@ def parse_first(text: str, start: int, max_depth: int, max_chars: int) -> tuple[
     except (ValueError, RecursionError):
         return None
     deep = text.count("[", start, end) + text.count("{", start, end) > max_depth
-    half = text.find("\\u", start, end) >= 0 and _has_surrogate(value)
+    half = text.find("\\u", start, end) >= 0 and has_surrogate(value)
     return None if deep or half or end - start > max_chars else (value, end)
 
 
@@ -91,9 +91,10 @@ def _deeper(text: str, max_depth: int) -> bool:
     return False
 
 
-def _has_surrogate(value: Any) -> bool:
+def has_surrogate(value: Any) -> bool:
+    """Whether a text in a value, whose depth is bounded, holds half of a surrogate pair."""
     if isinstance(value, str):
         return _SURROGATE.search(value) is not None
     if isinstance(value, dict):
-        return any(_has_surrogate(key) or _has_surrogate(item) for key, item in value.items())
-    return isinstance(value, list) and any(map(_has_surrogate, value))
+        return any(has_surrogate(key) or has_surrogate(item) for key, item in value.items())
+    return isinstance(value, list) and any(map(has_surrogate, value))

@@ -7,10 +7,10 @@ import math
 import re
 from typing import Any
 
+from openautoglm.data.read.strict_json import has_surrogate
 from openautoglm.serve.faults import BadRequest
 
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _FORM = "send one JSON object, in UTF-8"
 
 
@@ -69,7 +69,7 @@ def parse_json(body: bytes, max_depth: int) -> Any:
                          remedy=_FORM) from error
     except ValueError as error:  # a duplicate key, or a number that is none or too large
         raise BadRequest(f"is not strict JSON: {str(error)[:200]}", where="body", remedy=_FORM) from error
-    if b"\\u" in body and _has_surrogate(value):
+    if b"\\u" in body and has_surrogate(value):
         raise BadRequest("holds half of a surrogate pair, which is no character", where="body", remedy=_FORM)
     return value
 
@@ -100,12 +100,3 @@ def _deeper(body: bytes, max_depth: int) -> bool:
         elif first != b'"':
             level -= 1
     return False
-
-
-def _has_surrogate(value: Any) -> bool:
-    """The depth is bounded already."""
-    if isinstance(value, str):
-        return _SURROGATE.search(value) is not None
-    if isinstance(value, dict):
-        return any(_has_surrogate(key) or _has_surrogate(item) for key, item in value.items())
-    return isinstance(value, list) and any(map(_has_surrogate, value))
