@@ -304,12 +304,16 @@ def test_random_traffic_leaves_nothing_behind() -> None:
             peer.ask(number, [dice.randrange(5, 60) for _ in range(dice.randrange(1, 30))],
                      Decoding(max_new_tokens=dice.randrange(1, 40), ignore_stop=True))
             live.add(number)
-            if dice.random() < 0.4:
-                gone = dice.sample(sorted(live), min(len(live), 3))
+            if dice.random() < 0.3:
+                gone = dice.sample(sorted(live), min(len(live), 2))
                 live -= set(gone)
                 peer.send(Cancel(array("i", gone).tobytes()))
         peer.until_over(*live)
-        while peer.engine.stats.pages_held or peer.engine.stats.waiting:  # cancelled ones may still be on their way
+        for _ in range(2000):  # cancelled ones may still be on their way, and the last is counted after its pages
+            stats = peer.engine.stats
+            if not (stats.pages_held or stats.waiting) and stats.requests == stats.finished + stats.cancelled:
+                break
             peer.send(Ping())
             peer.receive()
-        assert peer.engine.stats.requests == peer.engine.stats.finished + peer.engine.stats.cancelled
+        assert (stats.pages_held, stats.waiting) == (0, 0)
+        assert stats.requests == stats.finished + stats.cancelled > 0

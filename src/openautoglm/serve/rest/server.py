@@ -21,6 +21,7 @@ from openautoglm.serve.service.models import Models
 
 _log = log.get(__name__)
 _LAST_REPLIES_S = 2.0
+_LAST_REQUESTS_S = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -92,7 +93,8 @@ class Server:
         """Serve until a signal comes; whether everything that was under way has ended well.
 
         After the first signal the server is not ready any more, takes no requests, and lets running ones finish within
-        `shutdown_timeout_s`. A second one ends it at once.
+        `shutdown_timeout_s`. A second one ends it at once. What has been sent by then and was not read yet is refused
+        with an answer: it listens half a second longer.
         """
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         told = asyncio.create_task(signals.first.wait())
@@ -103,6 +105,8 @@ class Server:
                 return False
             well = await self._drain(signals)
             await self._close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(signals.second.wait(), _LAST_REQUESTS_S)
             self._server.should_exit = True
             self._server.force_exit = not well and signals.second.is_set()
             await serving
