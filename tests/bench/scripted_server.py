@@ -108,7 +108,8 @@ class ScriptedServer:
         return await self._answer(writer, served, self._script(len(self.served) - 1))
 
     def _small(self, writer: asyncio.StreamWriter, path: str) -> bool:
-        text = self._metrics() if path == "/metrics" and self._metrics else json.dumps({"data": [{"id": "scripted"}]})
+        asked = path.partition("?")[0] == "/metrics" and self._metrics
+        text = asked() if asked else json.dumps({"data": [{"id": "scripted"}]})
         writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(text.encode())}\r\n\r\n{text}".encode())
         return True
 

@@ -8,7 +8,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 NAMES = {"vllm:num_requests_running": "running", "vllm:num_requests_waiting": "waiting",
          "vllm:kv_cache_usage_perc": "kv_use", "vllm:prefix_cache_queries_total": "prefix_queries",
@@ -17,6 +17,8 @@ NAMES = {"vllm:num_requests_running": "running", "vllm:num_requests_waiting": "w
 QUEUE_TIME, STEP_TOKENS = "vllm:request_queue_time_seconds", "vllm:iteration_tokens_total"
 _HISTOGRAMS = (QUEUE_TIME, STEP_TOKENS)
 _SUMS = {f"{name}_{part}": (name, part) for name in _HISTOGRAMS for part in ("sum", "count", "bucket")}
+_QUERY = urlencode([("name[]", name) for name in (*NAMES, *_SUMS)])
+"""Asks for these alone, as Prometheus' own clients read it; a server that does not know it gives all."""
 _LE = re.compile(r'[{,]le="([^"]*)"')
 _TIMEOUT_S = 5.0
 
@@ -98,7 +100,7 @@ class Metrics:
     def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
         url = urlsplit(base_url)
         self._secure, self._host = url.scheme == "https", url.hostname or ""
-        self._port, self._path = url.port, url.path.rstrip("/") + "/metrics"
+        self._port, self._path = url.port, f"{url.path.rstrip('/')}/metrics?{_QUERY}"
         self._headers = dict(headers)
         self._link: http.client.HTTPConnection | None = None
 

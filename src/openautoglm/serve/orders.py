@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +11,8 @@ from openautoglm.engine.request import Decoding
 
 GrammarKind = Literal["json_schema", "json_object", "regex", "choice"]
 PROBE_PRIORITY = 1 << 20
+Tap = Callable[[int], bool]
+"""Takes a single token of the first answer; False where it cannot now. It runs in the event loop and must be quick."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Order:
         stops: strings that end an answer; the ids of what is found of them are in the pieces.
         salt: pages of the cache are shared only among orders of the same salt.
         id: of the request, for logs.
+        tap: may be shown a token the moment it comes, while nothing came before it that its reader has not taken; a
+            token that it takes is in no piece. A backend need not use it. It does not travel.
     """
 
     prompt: tuple[int, ...]
@@ -46,6 +51,7 @@ class Order:
     stops: tuple[str, ...] = ()
     salt: bytes = b""
     id: str = ""
+    tap: Tap | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

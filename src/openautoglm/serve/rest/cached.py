@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -29,6 +29,9 @@ class Replayed:
     def count(self) -> int:
         """Answers that come."""
         return len(self._deltas)
+
+    def tap(self, ready: Callable[[], bool], take: Callable[[Delta], None]) -> None:
+        """See `Answering`; here all deltas are yielded."""
 
     async def stream(self) -> AsyncGenerator[Delta, None]:
         """Each answer as a whole."""

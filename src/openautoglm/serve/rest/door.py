@@ -6,6 +6,7 @@ import asyncio
 import socket
 import uuid
 
+from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from openautoglm.core.errors import ResourceError
@@ -17,6 +18,26 @@ _BACKLOG = 2048
 _REFUSED = error_bytes(BadRequest("is no HTTP that this server reads", where="request", remedy="send HTTP/1.1"))
 _REFUSAL = (b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
             b"x-content-type-options: nosniff\r\ncache-control: no-store\r\nx-request-id: %s\r\n\r\n%s")
+
+
+class _Pen:
+    """Writes parts of the reply to one request; see `Pen`. A reply of known length has none of them."""
+
+    __slots__ = ("_protocol", "_scope")
+
+    def __init__(self, protocol: HttpToolsProtocol, scope: HTTPScope) -> None:
+        self._protocol, self._scope = protocol, scope
+
+    def ready(self) -> bool:
+        """See `Pen`."""
+        cycle = self._protocol.cycle
+        return (cycle is not None and cycle.scope is self._scope and cycle.chunked_encoding is True
+                and cycle.response_started and not cycle.response_complete and not cycle.disconnected
+                and not self._protocol.flow.write_paused)
+
+    def write(self, part: bytes) -> None:
+        """See `Pen`."""
+        self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(part), part))
 
 
 def door(settings: RestSettings) -> type[HttpToolsProtocol]:
@@ -37,6 +58,7 @@ def door(settings: RestSettings) -> type[HttpToolsProtocol]:
         def on_message_begin(self) -> None:
             super().on_message_begin()
             self.scope["abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+            self.scope["pen"] = _Pen(self, self.scope)  # type: ignore[typeddict-unknown-key]
             self._expect()
 
         def on_headers_complete(self) -> None:

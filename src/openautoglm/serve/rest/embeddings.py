@@ -28,7 +28,7 @@ def routes(serving: Serving) -> APIRouter:
     async def embed(request: Request) -> Response:
         ask = await read_body(request, EmbeddingAsk, serving.limits)
         caller = caller_of(request)
-        async with (connected(request.receive, _unused, serving.limits),
+        async with (connected(request.scope, request.receive, _unused, serving.limits),
                     serving.models.use(ask.model, key=caller.name or None,
                                        timeout_s=serving.limits.timeout_s) as service):
             vectors, usage = await service.embed(ask, caller)

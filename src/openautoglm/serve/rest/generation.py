@@ -24,7 +24,7 @@ from openautoglm.serve.rest.events import DONE, ChatEvents, CompletionEvents, Ev
 from openautoglm.serve.rest.line import Line, connected
 from openautoglm.serve.rest.serving import Serving
 from openautoglm.serve.rest.whole import Gathered
-from openautoglm.serve.service.values import Caller, unbounded
+from openautoglm.serve.service.values import Caller, Delta, unbounded
 from openautoglm.serve.wire.asks import ChatAsk, CompletionAsk
 
 _log = log.get(__name__)
@@ -69,7 +69,7 @@ class GenerationReply(Response):
             _log.info("asked: %s", self._ask.model_dump_json(exclude_none=True, warnings=False)[:_SHOWN],
                       extra={"request_id": self._caller.request_id})
         try:
-            async with connected(receive, send, self._limits) as line:
+            async with connected(scope, receive, send, self._limits) as line:
                 last = await self._answer(line)
         except ClientGone:
             if not self._begun:
@@ -124,6 +124,15 @@ class GenerationReply(Response):
         counted = options is not None and bool(options.include_usage)
         events = self._events(answering, fingerprint, counted)
         cached = self._place is not None
+        pen = line.pen
+        if pen is not None:
+            def take(delta: Delta) -> None:
+                if event := events.event(delta):
+                    pen.write(event)
+                if cached:
+                    gathered.add(delta)
+
+            answering.tap(pen.ready, take)
         try:
             async with aclosing(answering.stream()) as deltas:
                 async for delta in deltas:

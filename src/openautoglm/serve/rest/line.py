@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 
 from openautoglm.serve.faults import ClientGone, TimedOut, UnsupportedMedia
 from openautoglm.serve.wire.fields import Ask
@@ -62,15 +62,25 @@ async def _body(receive: Receive, limits: Limits) -> bytes:
                        remedy="send it faster") from error
 
 
+class Pen(Protocol):
+    """Writes parts of a reply past all layers; a server may put one into the scope of a request."""
+
+    def ready(self) -> bool:
+        """Whether the reply has begun and the client reads it."""
+
+    def write(self, part: bytes) -> None:
+        """Write a part; only when it is ready."""
+
+
 class Line:
     """Where a reply is written; made by `connected`.
 
     Attributes:
-        open: whether a reply may still be written.
+        pen: for parts that need not wait; None where the server has none.
     """
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, pen: Pen | None = None) -> None:
+        self._send, self.pen = send, pen
         self._since: float | None = None
 
     async def send(self, message: dict[str, Any]) -> None:
@@ -85,7 +95,7 @@ class Line:
 
 
 @asynccontextmanager
-async def connected(receive: Receive, send: Send, limits: Limits) -> AsyncIterator[Line]:
+async def connected(scope: Scope, receive: Receive, send: Send, limits: Limits) -> AsyncIterator[Line]:
     """Run what is within as long as the client is there; when it leaves or stops reading, that is cancelled at once.
 
     The last part of a reply is sent outside, as its end looks like a client's leaving.
@@ -95,7 +105,7 @@ async def connected(receive: Receive, send: Send, limits: Limits) -> AsyncIterat
     """
     task = asyncio.current_task()
     assert task is not None
-    line, gone = Line(send), False
+    line, gone = Line(send, scope.get("pen")), False
 
     async def watch() -> None:
         nonlocal gone

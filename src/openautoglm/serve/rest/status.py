@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from openautoglm.core.version import __version__
@@ -12,6 +13,8 @@ from openautoglm.serve.metrics.prometheus import CONTENT_TYPE
 from openautoglm.serve.rest import replies
 from openautoglm.serve.rest.document import faults
 from openautoglm.serve.rest.serving import Serving
+
+_MOST_NAMES = 256
 
 
 def routes(serving: Serving) -> APIRouter:
@@ -41,7 +44,9 @@ def routes(serving: Serving) -> APIRouter:
     @router.get("/metrics", operation_id="metrics", summary="Figures for Prometheus", response_model=None,
                 responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}},
                                  "description": "In Prometheus's text form."}, **faults()})
-    async def metrics() -> Response:
-        return Response(await asyncio.to_thread(serving.metrics.page), headers={"content-type": CONTENT_TYPE})
+    async def metrics(names: Annotated[list[str], Query(alias="name[]", max_length=_MOST_NAMES, description="Names of "
+                                                        "samples, to have these alone")] = []) -> Response:  # noqa: B006
+        page = await asyncio.to_thread(serving.metrics.page, names)
+        return Response(page, headers={"content-type": CONTENT_TYPE})
 
     return router

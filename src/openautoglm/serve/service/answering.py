@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from openautoglm.data.records import Question
 from openautoglm.engine.consensus import choose
 from openautoglm.engine.request import Piece
 from openautoglm.serve.backend import Backend
 from openautoglm.serve.faults import ClientGone, EngineLost, Fault, Internal, TimedOut
-from openautoglm.serve.orders import Order
+from openautoglm.serve.orders import Order, Tap
 from openautoglm.serve.service.answer_text import AnswerText, TokenTexts
 from openautoglm.serve.service.conversations import Talk
 from openautoglm.serve.service.decoding import Way
@@ -64,6 +64,34 @@ class Answering:
         """Answers that come."""
         per_prompt = 1 if self._way.rerank is not None else self._way.decoding.n
         return len(self._jobs) * per_prompt * self._way.copies
+
+    def tap(self, ready: Callable[[], bool], take: Callable[[Delta], None]) -> None:
+        """Show deltas of single tokens to `take` the moment they come, and yield the others; before `stream`.
+
+        This saves waking the reader for each token. Their order is kept: it happens while the reader waits for the next
+        delta alone. Where several prompts, reranking or stop strings ask for more, all deltas are yielded.
+
+        Args:
+            ready: whether `take` may be called now.
+            take: must neither fail nor wait.
+        """
+        if len(self._jobs) > 1 or self._way.rerank is not None or self._way.copies > 1 or self._stops:
+            return
+        job = self._jobs[0]
+        self._jobs = [replace(job, order=replace(job.order, tap=self._tap(job, ready, take)))]
+
+    def _tap(self, job: Job, ready: Callable[[], bool], take: Callable[[Delta], None]) -> Tap:
+        def tap(token: int) -> bool:
+            if not ready():
+                return False
+            delta = self._delta(0, job, Piece(0, (token,)))
+            if delta is not None:
+                if self._talk is not None:
+                    self._kept.append(delta.text)
+                take(delta)
+            return True
+
+        return tap
 
     def cancel(self) -> None:
         """Give up an answering that was never streamed."""

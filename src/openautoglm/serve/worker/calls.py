@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from openautoglm.engine.request import Piece
 from openautoglm.serve.backend import late
-from openautoglm.serve.faults import ClientGone, Fault
+from openautoglm.serve.faults import ClientGone, Fault, Internal
+from openautoglm.serve.orders import Tap
 
 _ALTERNATIVE = 4  # tokens' worth of memory, at least
 
@@ -24,20 +25,21 @@ class Call:
 
     Args:
         most: tokens that may wait, an alternative as four of them; with more of them the request fails.
+        tap: is shown a token that comes while the reader waits for it; see `Order`.
 
     Attributes:
         over: nothing more comes from the engine.
         states: fp32 [texts, hidden], where hidden states were asked for.
     """
 
-    __slots__ = ("_begun", "_fault", "_held", "_most", "_pieces", "_tokens", "_waiter", "number", "over", "states",
-                 "timer")
+    __slots__ = ("_begun", "_fault", "_held", "_most", "_pieces", "_tap", "_tokens", "_waiter", "number", "over",
+                 "states", "timer")
 
-    def __init__(self, number: int, most: int) -> None:
+    def __init__(self, number: int, most: int, tap: Tap | None = None) -> None:
         self.number, self.over = number, False
         self.states: NDArray[np.float32] | None = None
         self.timer: asyncio.TimerHandle | None = None
-        self._most, self._held, self._begun = most, 0, False
+        self._most, self._held, self._begun, self._tap = most, 0, False, tap
         self._tokens = array("i")
         self._pieces: deque[Piece] = deque()
         self._fault: Fault | None = None
@@ -45,6 +47,16 @@ class Call:
 
     def token(self, token: int) -> bool:
         """Take one token of the first answer; False when too many wait."""
+        waiter = self._waiter
+        if waiter is not None and self._tap is not None and self._begun and not waiter.done():
+            try:
+                if self._tap(token):
+                    return True
+            except Exception as error:  # it concerns this request alone
+                fault = Internal("an answer could not be written")
+                fault.__cause__ = error
+                self.fail(fault)
+                return False
         self._tokens.append(token)
         return self._hold(1)
 

@@ -17,7 +17,7 @@ from openautoglm.engine.request import Piece
 from openautoglm.engine.stats import Stats
 from openautoglm.serve.backend import late
 from openautoglm.serve.faults import KINDS, EngineLost, Fault, Overloaded
-from openautoglm.serve.orders import Order
+from openautoglm.serve.orders import Order, Tap
 from openautoglm.serve.pace import Pace
 from openautoglm.serve.worker.calls import Call
 from openautoglm.serve.worker.frames import Frames, ProtocolError, framed
@@ -119,7 +119,7 @@ class Link(asyncio.Protocol):
         """
         decoding = order.decoding
         at_once = decoding.n * decoding.max_new_tokens if decoding.num_beams > 1 else 0  # beams come as a whole
-        call = self._call(at_once)
+        call = self._call(at_once, order.tap)
         self._begin(call, letter_of(call.number, order))
         if order.timeout_s is not None:  # the engine keeps deadlines; this is for one that does not answer
             call.timer = self._loop.call_later(order.timeout_s + _LATE_S, self._expire, call)
@@ -142,14 +142,14 @@ class Link(asyncio.Protocol):
         finally:
             self.leave(call)
 
-    def _call(self, at_once: int = 0) -> Call:
+    def _call(self, at_once: int = 0, tap: Tap | None = None) -> Call:
         if self.ended.done():
             raise lost()
         if len(self._calls) >= self._most:
             raise Overloaded("the queue is full", remedy="try again later", retry_after_s=self._pace.retry_after_s(
                 len(self._calls), time.monotonic()))
         self._last = (self._last + 1) % 2**31
-        return Call(self._last, max(self._settings.buffer_tokens, at_once))
+        return Call(self._last, max(self._settings.buffer_tokens, at_once), tap)
 
     def _begin(self, call: Call, message: Message) -> None:
         self.send(message)
