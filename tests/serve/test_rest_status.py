@@ -44,6 +44,15 @@ def test_alive_is_not_ready(language: Language) -> None:
         assert httpx.get(f"{server.url}/healthz").status_code == 200
 
 
+def test_some_figures_alone(server: Running) -> None:
+    names = ("vllm:num_requests_running", "vllm:request_queue_time_seconds_count", "x")
+    page = httpx.get(f"{server.url}/metrics", params=[("name[]", name) for name in names]).text
+    names = {line.partition("{")[0].partition(" ")[0] for line in page.splitlines() if not line.startswith("#")}
+    assert names <= {"vllm:num_requests_running", "vllm:request_queue_time_seconds_count"}
+    assert "vllm:num_requests_running" in names
+    assert httpx.get(f"{server.url}/metrics", params=[("name[]", "x")] * 300).status_code in (400, 422)
+
+
 def test_figures_have_their_usual_names(language: Language) -> None:
     with Running(language, lambda: engine_backend(language)) as server:
         for _ in range(3):
