@@ -84,8 +84,8 @@ class Run:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.weights = store_weights(train_store, settings.agreement) if settings.agreement else None
+        self.masked = Masked(model, masks or {})  # first: averages begin with its zeros
         self.optim = FlatAdamW(model, settings)
-        self.masked = Masked(model, masks or {})
         self.state = RunState()
         self.best_weights: dict[str, torch.Tensor] | None = None
         identity = settings.numeric() | {

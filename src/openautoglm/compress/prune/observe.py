@@ -5,7 +5,7 @@ Letters in names: B rows of a batch, L tokens of a row, N real tokens, I inputs 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,6 +45,7 @@ class Hessian:
 
 
 Inputs = InputNorms | Hessian
+Run = Callable[[Any, Mapping[nn.Linear, Inputs]], None]
 
 
 class Watch:
@@ -77,6 +78,47 @@ def watch_inputs(model: Any, batches: Sequence[ExampleBatch], counters: Mapping[
                 bar.advance()
         finally:
             watch.close()
+
+
+class _Reached(Exception):  # noqa: N818  # a signal: the input of the first layer is there
+    """Ends a forward pass at the first layer."""
+
+
+def walk_layers(model: Any, batches: Sequence[ExampleBatch]) -> Iterator[tuple[int, Any, Run]]:
+    """Go through the layers in order, with what flows into each.
+
+    Yields number, layer and ``run(layer, counters)``, which runs all batches through the layer and counts the inputs of
+    some of its matrices. What is changed in a layer before the next one is asked for acts on the next one's inputs.
+    """
+    kept: list[tuple[Tensor, dict[str, Any]]] = []
+
+    def stop(_module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        kept.append((args[0], options))
+        raise _Reached
+
+    handle = model.model.layers[0].register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        for batch in batches:
+            try:
+                model.model(input_ids=batch.ids, use_cache=False)
+            except _Reached:
+                continue
+    finally:
+        remove([handle])
+
+    def run(layer: Any, counters: Mapping[nn.Linear, Inputs]) -> None:
+        watch = Watch(counters)
+        try:
+            for batch, (states, options) in zip(batches, kept, strict=True):
+                watch.real = batch.real
+                layer(states, **options)
+        finally:
+            watch.close()
+
+    for number, layer in enumerate(model.model.layers):
+        yield number, layer, run
+        for place, (states, options) in enumerate(kept):
+            kept[place] = (layer(states, **options), options)
 
 
 def block_influence(model: Any, batches: Sequence[ExampleBatch]) -> Tensor:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from openautoglm.compress.prune.compensate import compensated
 from openautoglm.compress.prune.examples import ExampleBatch
 from openautoglm.compress.prune.masks import Masks, apply_masks
-from openautoglm.compress.prune.observe import Hessian, InputNorms, Inputs, watch_inputs
+from openautoglm.compress.prune.observe import Hessian, InputNorms, Inputs, quiet, walk_layers, watch_inputs
 from openautoglm.compress.prune.scores import LayerScores, layer_scores, part_scores
 from openautoglm.compress.prune.settings import PruneSettings
 from openautoglm.compress.prune.shapes import heads_by, smaller_spec
 from openautoglm.compress.prune.structure import Cut, Numbers, make_model, select, spread
 from openautoglm.compress.prune.weights import prune_weights
 from openautoglm.core.errors import CompressError
+from openautoglm.core.progress import progress
 from openautoglm.models.spec import GlmSpec
 
 
@@ -76,7 +77,7 @@ def _structured(model: Any, spec: GlmSpec, settings: PruneSettings, batches: Seq
     cut = _cut(spec, target, heads_by(origin, settings) == "groups", layers, scores)
     state = select(_state(model, spec), spec, cut)
     if settings.compensate:
-        _compensate(model, spec, cut, inputs, state, settings.damping)
+        _compensate(model, spec, cut, batches, state, settings.damping)
     smaller, stays = make_model(state, target), select(masks, spec, cut)
     apply_masks(smaller, stays)  # what was compensated has values there
     return Pruned(smaller, target, stays, cut)
@@ -90,13 +91,11 @@ def _state(model: Any, spec: GlmSpec) -> dict[str, Tensor]:
 
 
 def _inputs(model: Any, settings: PruneSettings, batches: Sequence[ExampleBatch]) -> dict[nn.Linear, Inputs]:
-    """What flows into the output matrices of attention and feed-forward, where it is asked for."""
-    if not settings.compensate and settings.score != "wanda":
+    """What flows into the output matrices of attention and feed-forward, where the score asks for it."""
+    if settings.score != "wanda":
         return {}
-    kind = Hessian if settings.compensate else InputNorms
-    inputs: dict[nn.Linear, Inputs] = {}
-    for layer in model.model.layers:
-        inputs |= {matrix: kind(matrix) for matrix in (layer.self_attn.o_proj, layer.mlp.down_proj)}
+    inputs: dict[nn.Linear, Inputs] = {matrix: InputNorms(matrix) for layer in model.model.layers
+                                       for matrix in (layer.self_attn.o_proj, layer.mlp.down_proj)}
     watch_inputs(model, batches, inputs)
     return inputs
 
@@ -125,15 +124,20 @@ def best(scores: Tensor, count: int) -> Numbers:
     return tuple(sorted(order.tolist()))
 
 
-def _compensate(model: Any, spec: GlmSpec, cut: Cut, inputs: Mapping[nn.Linear, Inputs], state: dict[str, Tensor],
+def _compensate(model: Any, spec: GlmSpec, cut: Cut, batches: Sequence[ExampleBatch], state: dict[str, Tensor],
                 damping: float) -> None:
-    """Put compensated output matrices into the state of the smaller model."""
-    for new, old in enumerate(cut.layers):
-        layer = model.model.layers[old]
-        heads = spread(cut.heads[new], spec.head_dim)
-        for part, matrix, stay in (("self_attn.o_proj", layer.self_attn.o_proj, heads),
-                                   ("mlp.down_proj", layer.mlp.down_proj, torch.tensor(cut.channels[new]))):
-            counter = inputs[matrix]
-            assert isinstance(counter, Hessian)
-            state[f"model.layers.{new}.{part}.weight"] = compensated(
-                matrix.weight, counter.products, stay.to(matrix.weight.device), damping)
+    """Put compensated output matrices into the state of the smaller model, layer by layer."""
+    with progress(spec.layers, "prune: compensate", "layers") as bar, quiet(model):
+        for old, layer, run in walk_layers(model, batches):
+            bar.advance()
+            if old not in cut.layers:
+                continue
+            new = cut.layers.index(old)
+            matrices = {"self_attn.o_proj": layer.self_attn.o_proj, "mlp.down_proj": layer.mlp.down_proj}
+            stay = {"self_attn.o_proj": spread(cut.heads[new], spec.head_dim),
+                    "mlp.down_proj": torch.tensor(cut.channels[new])}
+            counters = {part: Hessian(matrix) for part, matrix in matrices.items()}
+            run(layer, {matrix: counters[part] for part, matrix in matrices.items()})
+            for part, matrix in matrices.items():
+                state[f"model.layers.{new}.{part}.weight"] = compensated(
+                    matrix.weight, counters[part].products, stay[part].to(matrix.weight.device), damping)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from openautoglm.compress.prune.choose import chosen, smallest_of
 from openautoglm.compress.prune.examples import ExampleBatch
 from openautoglm.compress.prune.masks import Masks, apply_masks, matrices
-from openautoglm.compress.prune.observe import Hessian, InputNorms, Inputs, Watch, quiet, remove, weight_effects
+from openautoglm.compress.prune.observe import Hessian, InputNorms, Inputs, quiet, walk_layers, weight_effects
 from openautoglm.compress.prune.settings import PruneSettings
 from openautoglm.compress.prune.sparsegpt import sparsegpt
 from openautoglm.core.errors import CompressError
@@ -94,11 +94,7 @@ def _layer_by_layer(model: Any, settings: PruneSettings, batches: Sequence[Examp
             prefix = f"model.layers.{number}."
             mine = {name: matrix for name, matrix in matrices(model) if name.startswith(prefix)}
             counters: dict[str, Inputs] = {name: counter(matrix) for name, matrix in mine.items()}
-            watch = Watch({matrix: counters[name] for name, matrix in mine.items()})
-            try:
-                run(layer, watch)
-            finally:
-                watch.close()
+            run(layer, {matrix: counters[name] for name, matrix in mine.items()})
             _prune_layer(mine, counters, settings, stays, share)
             bar.advance()
 
@@ -115,40 +111,3 @@ def _prune_layer(mine: Mapping[str, nn.Linear], counters: Mapping[str, Inputs], 
         else:  # |w| times the norm of its input: Wanda (Sun et al. 2023, arXiv 2306.11695)
             _take({name: matrix.weight.float().abs() * counter.squares.sqrt()}, settings, stays, share)
             matrix.weight.masked_fill_(~stays[name], 0)
-
-
-class _Reached(Exception):  # noqa: N818  # a signal: the input of the first layer is there
-    """Ends a forward pass at the first layer."""
-
-
-def walk_layers(model: Any, batches: Sequence[ExampleBatch]) -> Iterator[tuple[int, Any, Any]]:
-    """Go through the layers in order, with what flows into each.
-
-    Yields number, layer and ``run(layer, watch)``, which runs all batches through the layer. What is changed in a layer
-    before the next one is asked for acts on the next one's inputs.
-    """
-    kept: list[tuple[Tensor, dict[str, Any]]] = []
-
-    def stop(_module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        kept.append((args[0], options))
-        raise _Reached
-
-    handle = model.model.layers[0].register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        for batch in batches:
-            try:
-                model.model(input_ids=batch.ids, use_cache=False)
-            except _Reached:
-                continue
-    finally:
-        remove([handle])
-
-    def run(layer: Any, watch: Watch) -> None:
-        for batch, (states, options) in zip(batches, kept, strict=True):
-            watch.real = batch.real
-            layer(states, **options)
-
-    for number, layer in enumerate(model.model.layers):
-        yield number, layer, run
-        for place, (states, options) in enumerate(kept):
-            kept[place] = (layer(states, **options), options)
