@@ -12,6 +12,7 @@
     ├── BundleError        a bundle that is damaged, too new, or not a bundle
     ├── TrainError         training cannot start or go on
     │   └── CheckpointError    a checkpoint that is damaged or of another run
+    ├── CompressError      a model that cannot be compressed as asked
     ├── SearchError        a search that cannot start, resume or find a feasible trial
     ├── EvaluationError    predictions and references that do not fit together
     ├── GenerationError    a generation request that cannot be served
@@ -105,6 +106,10 @@ class TrainError(AutoGLMError):
 
 class CheckpointError(TrainError):
     """A checkpoint that is damaged or belongs to another run."""
+
+
+class CompressError(AutoGLMError):
+    """A model that cannot be compressed as asked."""
 
 
 class SearchError(AutoGLMError):

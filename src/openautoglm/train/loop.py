@@ -24,6 +24,7 @@ from openautoglm.train.checkpoint import Checkpoints
 from openautoglm.train.events import RunState, StepEvent
 from openautoglm.train.forward import compiled, loss_sums, to_inputs
 from openautoglm.train.interrupt import stop_request
+from openautoglm.train.masked import Masked
 from openautoglm.train.memory import keep_freed_memory
 from openautoglm.train.optim import FlatAdamW
 from openautoglm.train.record import Recorder
@@ -35,7 +36,8 @@ Hook = Callable[[Any, int], Mapping[str, float]]
 
 
 def train(model: Any, train_store: TokenStore, valid_store: TokenStore | None, settings: TrainSettings,
-          folder: Path | None, *, on_validate: Hook | None = None) -> Iterator[StepEvent]:
+          folder: Path | None, *, on_validate: Hook | None = None,
+          masks: Mapping[str, torch.Tensor] | None = None) -> Iterator[StepEvent]:
     """Train `model` in place, yielding an event after every optimiser step.
 
     A run that finds a checkpoint of itself in `folder` goes on from it; a finished run yields nothing. At
@@ -49,13 +51,14 @@ def train(model: Any, train_store: TokenStore, valid_store: TokenStore | None, s
         folder: for checkpoints, best weights and metrics; None keeps nothing on disk.
         on_validate: called at each validation with the model (in evaluation mode, averaged if so set) and
         step.
+        masks: which weights of a parameter stay, bool in its shape, by name; the others are zero after every step.
 
     Raises:
         CheckpointError: the folder's checkpoint is damaged or of another run.
         TrainError: a loss or gradient that is not finite, an unknown `best_by`.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is written; it says how to resume.
     """
-    run = Run(model, train_store, valid_store, settings, folder, on_validate)
+    run = Run(model, train_store, valid_store, settings, folder, on_validate, masks)
     run.resume()
     if not run.state.finished:
         recorder = Recorder(folder, after_step=run.state.step, tensorboard=settings.tensorboard)
@@ -72,7 +75,8 @@ class Run:
     """One run: the state, and the verbs that move it on."""
 
     def __init__(self, model: Any, train_store: TokenStore, valid_store: TokenStore | None,
-                 settings: TrainSettings, folder: Path | None, on_validate: Hook | None) -> None:
+                 settings: TrainSettings, folder: Path | None, on_validate: Hook | None,
+                 masks: Mapping[str, torch.Tensor] | None = None) -> None:
         self.model, self.store, self.valid_store = model, train_store, valid_store
         self.settings, self.hook = settings, on_validate
         self.device = next(model.parameters()).device
@@ -80,13 +84,14 @@ class Run:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.weights = store_weights(train_store, settings.agreement) if settings.agreement else None
+        self.masked = Masked(model, masks or {})  # first: averages begin with its zeros
         self.optim = FlatAdamW(model, settings)
         self.state = RunState()
         self.best_weights: dict[str, torch.Tensor] | None = None
         identity = settings.numeric() | {
             "train data": train_store.fingerprint, "validation data": valid_store and valid_store.fingerprint,
             "model": fingerprint([[key, places] for key, places in self.optim.layout.items()]),
-        }
+        } | self.masked.identity
         self.checkpoints = Checkpoints(folder, identity, settings.keep) if folder is not None else None
         self._rates: deque[tuple[int, float]] = deque(maxlen=32)
         self._written_at = time.monotonic()
@@ -142,7 +147,9 @@ class Run:
         passes = state.pass_number + state.step_in_pass / steps_in_pass
         progress = self._progress(passes)
         lr = learning_rate(s, progress)
+        self.masked.before_update()
         norm = self.optim.step(lr, ema_decay(s, state.step) if s.ema_decay is not None else None)
+        self.masked.after_update()
         real = sum(batch.real_tokens for batch in batches)
         return StepEvent(state.step, passes, progress, state.tokens, state.target_tokens, objective / mass,
                          nll / targets, lr, norm, float(real), 0.0, 0.0)
