@@ -37,6 +37,9 @@ class Engine:
         clock: seconds, growing.
         hidden: makes a program on the same cache whose steps give hidden states, for embeddings.
 
+    Attributes:
+        pool: lends the pages of the program's cache.
+
     Raises:
         ResourceError: the settings ask for more than the program was loaded for.
     """
@@ -48,15 +51,15 @@ class Engine:
         plan, cache = program.plan, program.plan.cache
         self._limits = Limits.of(plan, self._settings, vocab_size)
         self._stops = frozenset(plan.spec.eos_ids if stop_ids is None else stop_ids)
-        self._pool = PagePool(cache.pages, cache.page_size, keep=self._settings.prefix_cache)
-        self._schedule = Scheduler(self._settings, self._pool, max_batch=self._limits.max_batch,
+        self.pool = PagePool(cache.pages, cache.page_size, keep=self._settings.prefix_cache)
+        self._schedule = Scheduler(self._settings, self.pool, max_batch=self._limits.max_batch,
                                    max_batch_tokens=self._limits.max_batch_tokens,
                                    table_pages=min(-(-plan.spec.max_positions // cache.page_size), cache.pages))
         self._batches = BatchBuilder(cache.page_size, plan.max_rows)
         self._chooser = Chooser(getattr(program, "sample", None), self._limits.vocab_size)
         self._counts = Counts()
-        self._embedder = Embedder(hidden, self._pool) if hidden is not None else None
-        self._answers = Answers(self._schedule, self._pool, self._counts)
+        self._embedder = Embedder(hidden, self.pool) if hidden is not None else None
+        self._answers = Answers(self._schedule, self.pool, self._counts)
         self._submitted = 0
         self._wake_at: float | None = None
 
@@ -103,7 +106,7 @@ class Engine:
     @property
     def stats(self) -> Stats:
         """How the engine stands."""
-        return stats_of(self._schedule, self._pool, self._counts)
+        return stats_of(self._schedule, self.pool, self._counts)
 
     def now(self) -> float:
         """The time on the engine's clock, in seconds, for deadlines."""
@@ -219,7 +222,7 @@ class Engine:
         """
         if not self.idle:
             raise GenerationError("requests are under way", remedy="ask for likelihoods before or after them")
-        return token_logprobs(self._program, self._pool, texts)
+        return token_logprobs(self._program, self.pool, texts)
 
     def stream(self, request: Request) -> Iterator[Piece]:
         """Yield what each step adds to a request's answers; beams come when they have ended.
