@@ -1,0 +1,1 @@
+"""Compression as a whole: recipes, their steps one after the other, and what each cost, measured."""

@@ -1,0 +1,157 @@
+"""What a compressed bundle is worth beside its parent, measured on the engine that will serve it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from openautoglm.core.errors import CompressError
+from openautoglm.core.progress import progress
+from openautoglm.core.settings import Settings
+from openautoglm.engine.compare import compare
+from openautoglm.engine.open import ProgramSettings, open_engine
+from openautoglm.engine.sampling import Sampling
+from openautoglm.evaluate.registry import METRICS
+from openautoglm.evaluate.run import score
+from openautoglm.evaluate.settings import EvaluateSettings
+from openautoglm.models.bundle import Bundle, is_packed
+from openautoglm.models.card import CARD_NAME
+from openautoglm.pipeline.answering import recommended
+from openautoglm.pipeline.compressing.material import LONGEST, Material
+from openautoglm.pipeline.engines import author_of
+
+CHILD = (sys.executable, "-m", "openautoglm.pipeline.compressing.child")
+_TOKENS, _REPEATS, _TOGETHER = 64, 3, 32
+
+
+class Measured(Settings):
+    """The figures of a bundle.
+
+    Attributes:
+        size_bytes: of all its files; weights packed for the engine are not counted, as they are made of the others.
+        peak_bytes: of a process that serves it: Python and its libraries included, 8 sequences at once.
+        weight_bytes, cache_bytes: that weights and cache take in it.
+        load_s: until the model can answer.
+        tokens_per_s: generated, with 1 and with 8 sequences at once.
+        scores: metrics of the task.
+        perplexity: per token of the texts.
+        kl: mean divergence from the parent in nats a token; agreement: share of equal likeliest tokens. Both in
+            decoding, token by token; None of the parent itself.
+        tokens: on which these three were measured.
+        target: what ran it.
+    """
+
+    size_bytes: int
+    peak_bytes: int
+    weight_bytes: int
+    cache_bytes: int
+    load_s: float
+    tokens_per_s: dict[str, float]
+    scores: dict[str, float]
+    perplexity: float
+    kl: float | None = None
+    agreement: float | None = None
+    tokens: int = 0
+    target: str = ""
+
+
+def size_of(bundle: Bundle) -> int:
+    """Bytes of a bundle's files without those that are made of the others."""
+    names = [name for name in bundle.card.files if not is_packed(name)]
+    return sum((bundle.path / name).stat().st_size for name in (*names, CARD_NAME))
+
+
+def measure(bundle: Bundle, parent: Bundle, material: Material, texts: int, evaluate: EvaluateSettings,
+            program: ProgramSettings | None = None) -> Measured:
+    """Measure a bundle; beside its parent where that is another one.
+
+    Args:
+        texts: on how many texts divergence and perplexity are measured.
+        evaluate: which metrics and how; those of answers are left out for plain text.
+        program: how both are loaded.
+
+    Raises:
+        CompressError: it cannot be loaded or run, or there is no text to measure on.
+    """
+    program = program or ProgramSettings()
+    given = material.texts(bundle, texts)
+    if not given:
+        raise CompressError("there is no text to measure on", where="data", remedy="give records with targets")
+    weighed = weigh(bundle.path, program, [ids[:first] for ids, first in given])
+    scores, settings = {}, program.model_copy(update={"cache_tokens": _TOGETHER * LONGEST, "max_wanted": _TOGETHER})
+    if material.paired:
+        scores = _scores(bundle, material, evaluate, settings)
+    one, other = (open_engine(each.path, settings, vocab_size=each.tokenizer.vocab_size) for each in (parent, bundle))
+    with progress(len(given), "compare", "texts") as bar:
+        found = compare(one, other, given, bar.advance)
+    same = bundle.path == parent.path
+    return Measured(
+        size_bytes=size_of(bundle), scores=scores, perplexity=found.perplexity[1], kl=None if same else found.kl,
+        agreement=None if same else found.agreement, tokens=found.tokens,
+        tokens_per_s={"1": weighed["tokens_per_s_1"], "8": weighed["tokens_per_s_8"]},
+        **{name: weighed[name] for name in ("peak_bytes", "weight_bytes", "cache_bytes", "load_s", "target")})
+
+
+def weigh(folder: Path, program: ProgramSettings, prompts: Sequence[Sequence[int]], *, tokens: int = _TOKENS,
+          repeats: int = _REPEATS, command: Sequence[str] = CHILD) -> dict[str, Any]:
+    """What serving a bundle takes, in a process of its own; see `child`.
+
+    Raises:
+        CompressError: it cannot be loaded, or its process has ended.
+    """
+    prompts = [list(prompt) for prompt in prompts[:8]]
+    cache = 8 * (max(map(len, prompts)) + tokens + 16)
+    fixed = program.model_copy(update={"cache_tokens": program.cache_tokens or cache})
+    job = {"folder": str(folder), "program": fixed.model_dump(mode="json"), "prompts": prompts, "tokens": tokens,
+           "repeats": repeats}
+    done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    try:
+        found: dict[str, Any] = json.loads(lines[-1])
+    except (IndexError, ValueError):
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise CompressError(f"the process that served it ended with {done.returncode}: {last}", where=str(folder),
+                            remedy="see whether memory is short; `autoglm generate` shows the same") from None
+    if "error" in found:
+        raise CompressError(f"cannot be served: {found['error']}", where=str(folder), remedy=found["remedy"])
+    return found
+
+
+def _scores(bundle: Bundle, material: Material, evaluate: EvaluateSettings, program: ProgramSettings
+            ) -> dict[str, float]:
+    """Metrics of greedy answers to the records, or of the card's recommended decoding where that has no beams."""
+    author = author_of(bundle, program)
+    longest = max(len(bundle.tokenizer.encode(text)) for case in material.cases for text in case.references)
+    sampling = recommended(bundle, {})
+    if sampling.num_beams > 1 or sampling.temperature > 0:
+        sampling = Sampling()
+    bound = min(max(16, longest * 3 // 2), bundle.spec.max_positions // 2)
+    answers = author.answer(material.cases, sampling.model_copy(update={"max_new_tokens": bound}), label="answer")
+    wanted = tuple(name for name in evaluate.metrics or () if METRICS[name].needs != "likelihoods")
+    fields = [case.fields for case in material.cases] if any(case.fields for case in material.cases) else None
+    settings = evaluate.model_copy(update={"metrics": wanted or None, "bootstrap": 0})
+    found = score([answer.text for answer in answers], [case.references for case in material.cases], fields=fields,
+                  settings=settings)
+    return {one.key: one.value for one in found}
+
+
+def kept(metric: str, parent: Measured, child: Measured) -> float:
+    """Which share of the parent's figure a bundle has kept; 1 is all, more is better than the parent."""
+    if metric == "perplexity":
+        return parent.perplexity / child.perplexity
+    before, after = (_figure(metric, one.scores) for one in (parent, child))
+    if METRICS[metric].better == "lower":
+        before, after = after, before
+    return after / before if before else 1.0 if after >= before else 0.0
+
+
+def _figure(metric: str, scores: Mapping[str, float]) -> float:
+    try:
+        return scores[metric]
+    except KeyError:
+        raise CompressError(f"there is no {metric} of this data", where="metric",
+                            remedy=f"choose from {', '.join([*scores, 'perplexity'])}") from None

@@ -1,0 +1,172 @@
+"""A recipe from the first step to the card: every step's bundle and every measurement is kept until the end."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openautoglm.core import log
+from openautoglm.core.errors import BundleError, CompressError
+from openautoglm.core.files import atomic_folder, fingerprint, read_json, write_json
+from openautoglm.models.bundle import Bundle, open_bundle
+from openautoglm.models.card import CARD_NAME
+from openautoglm.pipeline.compressing.auto import Candidate, Choice, candidates, choose, settled
+from openautoglm.pipeline.compressing.material import Material
+from openautoglm.pipeline.compressing.measure import Measured, kept, measure
+from openautoglm.pipeline.compressing.recipe import Recipe, Step, steps_of
+from openautoglm.pipeline.compressing.steps import Around, apply_step
+from openautoglm.pipeline.state import locked
+from openautoglm.pipeline.units import bytes_text
+
+_log = log.get(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a recipe.
+
+    Attributes:
+        bundle: that was written.
+        parent, child: as measured.
+        kept: share of the parent's metric; `metric` says of which.
+        missed: targets that are not met, one sentence each.
+        choice: what was tried and why this one was taken; None where the recipe has steps of its own.
+    """
+
+    bundle: Bundle
+    parent: Measured
+    child: Measured
+    metric: str
+    kept: float
+    missed: tuple[str, ...]
+    choice: Choice | None = None
+
+
+def compress_bundle(parent: str | Path | Bundle, out: str | Path, recipe: Recipe, material: Material, *,
+                    work: str | Path | None = None, here: Path | None = None) -> Outcome:
+    """Compress a bundle by a recipe, measure what it cost, and write the result with its figures on the card.
+
+    A call that was stopped goes on where it was, when it is made again with the same arguments.
+
+    Args:
+        work: folder for what is unfinished, removed at the end; ``OUT.work`` when None.
+        here: where relative paths of the recipe begin; the current folder when None.
+
+    Raises:
+        CompressError: `out` is the parent, a step lacks what it needs, or no candidate of ``auto`` keeps the quality.
+        AutoGLMError: as the rooms that do the steps.
+        ResourceError: another process works in the folder.
+    """
+    bundle = parent if isinstance(parent, Bundle) else open_bundle(parent)
+    out = Path(out)
+    if out.resolve() == bundle.path.resolve():
+        raise CompressError("would take the place of its parent", where=str(out), remedy="choose another --output")
+    folder = Path(work) if work is not None else out.with_name(f"{out.name}.work")
+    job = Job(bundle, recipe, material, folder, here or Path.cwd())
+    with locked(folder):
+        outcome = job.run(out)
+    shutil.rmtree(folder, ignore_errors=True)
+    return outcome
+
+
+class Job:
+    """One recipe in its folder. Steps and measurements lie there under the fingerprint of what they were made from."""
+
+    def __init__(self, parent: Bundle, recipe: Recipe, material: Material, folder: Path, here: Path) -> None:
+        self.parent, self.recipe, self.material, self.folder = parent, recipe, material, folder
+        self.metric = recipe.metric or ("bleu" if material.paired else "perplexity")
+        self._around = Around(material, recipe.calibration, recipe.memory_limit, here)
+        self._data = fingerprint([[repr(case) for case in material.cases], [repr(row) for row in material.examples],
+                                  material.tokens and material.tokens.fingerprint])
+
+    def run(self, out: Path) -> Outcome:
+        """All of it."""
+        before = self.measured(self.parent)
+        choice = None
+        if self.recipe.recipe == "auto":
+            choice = self._search(before)
+            steps: Sequence[Step] = choice.chosen.steps
+        else:
+            steps = steps_of(self.recipe)
+        made = self.made(steps)
+        after = self.measured(made)
+        share = kept(self.metric, before, after)
+        missed = self._missed(after, share)
+        written = _with_figures(made, out, self._facts(before, after, share, missed, choice))
+        return Outcome(written, before, after, self.metric, share, missed, choice)
+
+    def made(self, steps: Sequence[Step]) -> Bundle:
+        """The bundle after some steps; what is there of an earlier call is taken."""
+        bundle, done = self.parent, []
+        for step in steps:
+            done.append(step.model_dump(mode="json"))
+            key = fingerprint([self.parent.card.files, done, self.recipe.calibration, self._data])[:16]
+            place = self.folder / f"{step.method}-{key}"
+            try:
+                bundle = open_bundle(place)
+            except BundleError:
+                _log.info("step: %s", step.method)
+                bundle = apply_step(step, bundle, place, self._around)
+        return bundle
+
+    def measured(self, bundle: Bundle) -> Measured:
+        """The figures of a bundle, measured once."""
+        asked = [bundle.card.files, bundle.card.recipe.get("engine"), self.parent.card.files, self._data,
+                 self.recipe.texts, self.recipe.evaluate.model_dump(mode="json")]
+        file = self.folder / f"measured-{fingerprint(asked)[:16]}.json"
+        if file.is_file():
+            return Measured.model_validate(read_json(file))
+        found = measure(bundle, self.parent, self.material, self.recipe.texts, self.recipe.evaluate)
+        write_json(file, found.model_dump(mode="json"))
+        return found
+
+    def _search(self, before: Measured) -> Choice:
+        tried: list[Candidate] = []
+        for plan in candidates(self.parent.spec, self.recipe):
+            if plan.needless(tried, self.recipe.quality):
+                continue
+            try:
+                after = self.measured(self.made(plan.steps))
+            except CompressError as error:
+                _log.warning("%s is left out: %s", plan.name, error.message)
+                continue
+            share = kept(self.metric, before, after)
+            tried.append(Candidate(plan.name, plan.steps, after, share, not self._missed(after, share)))
+            _log.info("tried %s: %.3f of %s kept, %s, %.0f tokens/s", plan.name, share, self.metric,
+                      bytes_text(after.size_bytes), after.tokens_per_s["1"])
+            if settled(tried[-1], self.recipe):
+                break
+        return choose(tried, self.recipe, self.metric)
+
+    def _missed(self, after: Measured, share: float) -> tuple[str, ...]:
+        recipe, found = self.recipe, []
+        if share < recipe.quality:
+            found.append(f"{share:.3f} of {self.metric} is kept, at least {recipe.quality:g} was asked")
+        if recipe.bundle_size is not None and after.size_bytes > recipe.bundle_size:
+            found.append(f"the bundle has {bytes_text(after.size_bytes)}, at most {bytes_text(recipe.bundle_size)}")
+        if recipe.memory is not None and after.peak_bytes > recipe.memory:
+            found.append(f"serving takes {bytes_text(after.peak_bytes)}, at most {bytes_text(recipe.memory)}")
+        if recipe.tokens_per_s is not None and after.tokens_per_s["1"] < recipe.tokens_per_s:
+            found.append(f"{after.tokens_per_s['1']:.0f} tokens/s, at least {recipe.tokens_per_s:g} were asked")
+        return tuple(found)
+
+    def _facts(self, before: Measured, after: Measured, share: float, missed: Sequence[str], choice: Choice | None
+               ) -> dict[str, Any]:
+        facts = {"metric": self.metric, "kept": share, "missed": list(missed),
+                 "parent": before.model_dump(mode="json"), "measured": after.model_dump(mode="json"),
+                 "parent_files": self.parent.card.files, "cases": len(self.material.cases)}
+        return facts if choice is None else {**facts, "choice": choice.told()}
+
+
+def _with_figures(made: Bundle, out: Path, facts: dict[str, Any]) -> Bundle:
+    """Copy a bundle to its place with what was measured on its card."""
+    with atomic_folder(out) as part:
+        for name in made.card.files:
+            if (made.path / name).is_file():
+                shutil.copyfile(made.path / name, part / name)
+        card = made.card.model_copy(update={"scores": {"compression": facts}})
+        write_json(part / CARD_NAME, card.model_dump(mode="json"))
+    return open_bundle(out)
