@@ -20,6 +20,7 @@ VERBS = {
     "search": "Search model shape and training settings.",
     "train": "Train the model of a task.",
     "evaluate": "Score a bundle, or predictions against references.",
+    "compress": "Make a bundle smaller and faster, and measure what it cost.",
     "generate": "Generate with a bundle, JSON lines out.",
     "serve": "Serve a bundle over HTTP, in the form of OpenAI's interface.",
     "graph": "Show the graph of a model, and what the rules make of it.",

@@ -33,6 +33,7 @@ NEEDS: dict[str, Need] = {
     "search": Need((*_MODEL, "optuna"), memory_gib=2, disk_gib=0.5),
     "train": Need(_MODEL, memory_gib=2, disk_gib=1),
     "evaluate": Need(_SCORES, memory_gib=1),
+    "compress": Need((*_MODEL, *_SCORES), memory_gib=2, disk_gib=1),
     "generate": Need(memory_gib=1),
     "serve": Need(_SERVE, memory_gib=1),
     "graph": Need(),

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from pydantic import Field, field_validator
 
 from openautoglm.core import log
-from openautoglm.core.errors import ResourceError
+from openautoglm.core.errors import BundleError, ResourceError
 from openautoglm.core.extras import installed
 from openautoglm.core.hardware import probe
 from openautoglm.core.settings import Settings
 from openautoglm.engine.engine import Engine
 from openautoglm.engine.settings import EngineSettings
 from openautoglm.graph.recipe import Quantisation
+from openautoglm.models.card import CARD_NAME, read_card
 from openautoglm.models.checkpoint import read_spec, stored_type
 from openautoglm.models.quantised_file import is_quantised
 from openautoglm.models.spec import GlmSpec
@@ -40,7 +42,7 @@ class ProgramSettings(Settings):
             built.
         dtype: of matrices that are not quantised; as they are stored when None.
         quantise: linears in 8 or 4 bits, rounded when they are loaded.
-        cache: of keys and values; fp32 for fp32 weights and else bf16 when None.
+        cache: of keys and values; when None, what the card recommends, else fp32 for fp32 weights and bf16 for others.
         cache_tokens: tokens that the cache holds; when None, `max_batch` sequences of full length, within a share of
             the free memory.
         cache_share: that share.
@@ -89,13 +91,30 @@ def open_engine(folder: str | Path, program: ProgramSettings | None = None, engi
     target = best_target(spec) if settings.target == "auto" else settings.target
     dtype = settings.dtype or stored_type(path)
     exact = dtype == "fp32" and settings.quantise is None and not is_quantised(path)
-    cache = settings.cache or ("fp32" if exact else "bf16")
+    cache = settings.cache or recommended_cache(path) or ("fp32" if exact else "bf16")
     pages = cache_pages(spec, settings, cache)
     loaded = load_program(
         path, target, dtype=dtype, quantise=settings.quantise, cache=cache, page_size=PAGE_SIZE, pages=pages,
         max_rows=settings.max_rows, max_wanted=settings.max_wanted, load=settings.load,
         memory_limit=settings.memory_limit, threads=settings.threads, nice=settings.nice)
     return Engine(loaded, engine, stop_ids=stop_ids, vocab_size=vocab_size, hidden=lambda: load_hidden(path, loaded))
+
+
+def recommended_cache(folder: Path) -> CacheFormat | None:
+    """The form of keys and values that the card of a bundle recommends; None where it does not.
+
+    Raises:
+        BundleError: the card is damaged, or recommends what there is not.
+    """
+    if not (folder / CARD_NAME).is_file():
+        return None
+    engine = read_card(folder).recipe.get("engine") or {}
+    asked = engine.get("cache") if isinstance(engine, dict) else engine
+    if asked not in (None, *get_args(CacheFormat)):
+        raise BundleError(f"recommends a cache of {asked!r}", where=f"{folder / CARD_NAME}: recipe.engine",
+                          remedy=f"use one of {', '.join(get_args(CacheFormat))}")
+    found: CacheFormat | None = asked
+    return found
 
 
 def best_target(spec: GlmSpec) -> str:

@@ -49,7 +49,7 @@ def _named(value: Any) -> Any:
 class Recipe(Settings):
     """What shall be done to a bundle, and what it must still be worth.
 
-    The targets bind ``recipe: auto``; with steps of your own they are checked at the end and told where they are missed.
+    The targets bind ``recipe: auto``; with steps of your own they are checked at the end, and misses are told.
     """
 
     recipe: Annotated[Literal["auto"] | tuple[Step, ...], BeforeValidator(_named)] = Field(
@@ -88,7 +88,8 @@ class Recipe(Settings):
         if len(quantised) > 1:
             raise ValueError("weights are quantised once; keep one of rtn, gptq, awq and mixed")
         if quantised and any(not isinstance(step, KvSettings) for step in steps[quantised[0] + 1:]):
-            raise ValueError(f"after {steps[quantised[0]].method} only kv can follow: put pruning and merging before it")
+            last = steps[quantised[0]].method
+            raise ValueError(f"after {last} only kv can follow: put pruning and merging before it")
         return steps
 
 
