@@ -96,18 +96,18 @@ def measure(bundle: Bundle, parent: Bundle, material: Material, texts: int, eval
         **{name: weighed[name] for name in ("peak_bytes", "weight_bytes", "cache_bytes", "load_s", "target")})
 
 
-def weigh(folder: Path, program: ProgramSettings, prompts: Sequence[Sequence[int]], *, tokens: int = _TOKENS,
-          repeats: int = _REPEATS, command: Sequence[str] = CHILD) -> dict[str, Any]:
+def weigh(folder: Path, program: ProgramSettings, prompts: Sequence[Sequence[int]], *,
+          command: Sequence[str] = CHILD) -> dict[str, Any]:
     """What serving a bundle takes, in a process of its own; see `child`.
 
     Raises:
         CompressError: it cannot be loaded, or its process has ended.
     """
     prompts = [list(prompt) for prompt in prompts[:8]]
-    cache = 8 * (max(map(len, prompts)) + tokens + 16)
+    cache = 8 * (max(map(len, prompts)) + _TOKENS + 16)
     fixed = program.model_copy(update={"cache_tokens": program.cache_tokens or cache})
-    job = {"folder": str(folder), "program": fixed.model_dump(mode="json"), "prompts": prompts, "tokens": tokens,
-           "repeats": repeats}
+    job = {"folder": str(folder), "program": fixed.model_dump(mode="json"), "prompts": prompts, "tokens": _TOKENS,
+           "repeats": _REPEATS}
     done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     try:
