@@ -18,6 +18,8 @@ from openautoglm.runtime.quantised import QuantisedMatrix, groups_of
 
 CHUNK_VALUES = 1 << 23
 """How many weights are worked on at a time."""
+_SEARCHED_VALUES = 1 << 20
+"""The same while scales are searched: they are read for each try, and should stay in the processor's cache."""
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -44,7 +46,7 @@ class Form:
         """The factors of a group's plain scale that a search tries; 1 is the first."""
         if self.bits == 8:
             return (1.0, 0.97, 0.94, 0.9)
-        return (1.0, *(round(0.6 + 0.04 * step, 2) for step in range(15) if step != 10))
+        return (1.0, 0.64, 0.7, 0.76, 0.82, 0.88, 0.94, 1.06, 1.12)
 
     def stored_bits(self, columns: int) -> float:
         """Bits that a weight takes in rows of `columns`: code, scale and zero point of its group, scale of its row."""
@@ -136,9 +138,9 @@ def inverse(scales: Tensor) -> Tensor:
     return torch.where(scales.abs() > _TINY, 1 / scales, 0.0)
 
 
-def chunks(rows: int, columns: int) -> Iterator[slice]:
-    """Spans of rows that are worked on at a time."""
-    size = max(1, CHUNK_VALUES // max(columns, 1))
+def chunks(rows: int, columns: int, values: int = CHUNK_VALUES) -> Iterator[slice]:
+    """Spans of rows that are worked on at a time, of about so many values."""
+    size = max(1, values // max(columns, 1))
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
@@ -151,7 +153,8 @@ def choose_grid(weight: Tensor, form: Form, *, search: bool = False, importance:
     Args:
         importance: [I], weights of the columns' squared errors; all alike when None.
     """
-    parts = [_choose(weight[rows], form, search, importance) for rows in chunks(*weight.shape)]
+    spans = chunks(*weight.shape, _SEARCHED_VALUES)
+    parts = [_choose(weight[rows], form, search, importance) for rows in spans]
     zeros = [part.zeros for part in parts if part.zeros is not None]
     return Grid(form, torch.cat([part.shares for part in parts]), torch.cat([part.rows for part in parts]),
                 torch.cat(zeros) if zeros else None)
@@ -191,7 +194,7 @@ def _search(values: Tensor, scales: Tensor, least: Tensor, form: Form, importanc
             zeros = (-least * factor * inverse(tried)).round_().clamp_(0, form.high)[..., None]
             codes = torch.maximum(torch.minimum(codes, form.high - zeros), -zeros)
         error = codes.mul_(tried[..., None]).sub_(values).square_()
-        summed = error.sum(-1) if importance is None else torch.einsum("ogk,gk->og", error, importance)
+        summed = (error if importance is None else error.mul_(importance)).sum(-1)
         better = summed < lowest
         lowest = torch.where(better, summed, lowest)
         best = torch.where(better, factor, best)
