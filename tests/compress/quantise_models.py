@@ -36,7 +36,7 @@ def small_checkpoint(folder: Path, spec: GlmSpec, dtype: torch.dtype = torch.flo
     return model.float()
 
 
-def sequences(count: int = 40, seed: int = 0) -> list[list[int]]:
+def sequences(count: int = 24, seed: int = 0) -> list[list[int]]:
     """Random ids of different lengths, some ids far more often than others."""
     rng = np.random.default_rng(seed)
     return [(rng.integers(0, VOCABULARY, rng.integers(3, 40)) // rng.integers(1, 4)).tolist() for _ in range(count)]
@@ -49,7 +49,8 @@ def quantised_model(model: Any, file: Path) -> Any:
     with torch.no_grad():
         for name in found.names:
             value = found.read(name)
-            state[name].copy_(torch.from_numpy(np.array(value if isinstance(value, np.ndarray) else value.dequantise())))
+            plain = value if isinstance(value, np.ndarray) else value.dequantise()
+            state[name].copy_(torch.from_numpy(np.array(plain)))
     missing = set(state) - set(found.names)
     assert missing == ({"lm_head.weight"} if model.config.tie_word_embeddings else set())
     return changed
