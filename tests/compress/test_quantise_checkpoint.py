@@ -14,12 +14,14 @@ from quantise_models import divergence, quantised_model, sequences, small_checkp
 from openautoglm.compress.calibrate import Calibration, States, choose
 from openautoglm.compress.methods import QuantisationMethod
 from openautoglm.compress.plan import plan
-from openautoglm.compress.quantise import quantise_checkpoint
+from openautoglm.compress.quantise import quantise_checkpoint, tensors_of
 from openautoglm.compress.settings import AwqSettings, CalibrationSettings, GptqSettings, MixedSettings, RtnSettings
 from openautoglm.compress.source import Source
 from openautoglm.compress.walk import Rotary, Walk, embed, forward, norms_of
 from openautoglm.core.errors import DataError, ResourceError
+from openautoglm.models import hf
 from openautoglm.models.quantised import Bf16
+from openautoglm.models.quantised_bundle import write_quantised_bundle
 from openautoglm.models.quantised_file import open_quantised
 
 KINDS = [("glm", True), ("glm", False), ("glm4", True), ("glm4", False)]
@@ -95,6 +97,17 @@ def test_scales_of_awq_are_folded_without_a_trace(checkpoint: tuple[Path, Any], 
     assert left < 2 * plain
     rows = "model.layers.0.self_attn.v_proj.weight"
     assert not np.allclose(np.abs(awq.read(rows).scales).max(1), np.abs(rtn.read(rows).scales).max(1), rtol=0.05)
+
+
+@torch.no_grad()
+def test_a_folder_is_made_of_it_that_opens_as_a_model(checkpoint: tuple[Path, Any], tmp_path: Path) -> None:
+    """The same logits from the written folder as from the parent's class with the file's weights."""
+    folder, model = checkpoint
+    quantise_checkpoint(folder, tmp_path / "it.safetensors", AwqSettings(alphas=4, head_bits=16), sequences())
+    write_quantised_bundle(tmp_path / "small", folder, tensors_of(tmp_path / "it.safetensors"))
+    assert (tmp_path / "small" / "quantised.safetensors").stat().st_size == (tmp_path / "it.safetensors").stat().st_size
+    loaded, ids = hf.load(tmp_path / "small")[0], torch.tensor(sequences(1))
+    torch.testing.assert_close(loaded(ids).logits, quantised_model(model, tmp_path / "it.safetensors")(ids).logits)
 
 
 @pytest.mark.parametrize("method", [GptqSettings(), MixedSettings(average_bits=6.5, tokens=100)], ids=["gptq", "mixed"])

@@ -48,7 +48,7 @@ class Gptq:
         if self._factor is None:
             return nearest(weight, grid)
         codes = torch.empty(weight.shape, dtype=torch.int8 if form.symmetric else torch.uint8)
-        for rows in chunks(*weight.shape):
+        for rows in chunks(tuple(weight.shape)):
             codes[rows] = _Rows(weight[rows], grid.part(rows), self._factor, self._order).codes()
         return Coded(grid, codes)
 
