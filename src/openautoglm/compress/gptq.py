@@ -17,6 +17,7 @@ from openautoglm.core.log import get
 
 _log = get(__name__)
 _TRIES = 4
+_FEW_COLUMNS = 8
 
 
 class Gptq:
@@ -47,9 +48,8 @@ class Gptq:
         if self._factor is None:
             return nearest(weight, grid)
         codes = torch.empty(weight.shape, dtype=torch.int8 if form.symmetric else torch.uint8)
-        for rows in chunks(*weight.shape):
-            codes[rows] = _round_columns(weight[rows], grid.part(rows), self._factor, self._order,
-                                         self._settings.block)
+        for rows in chunks(tuple(weight.shape)):
+            codes[rows] = _Rows(weight[rows], grid.part(rows), self._factor, self._order).codes()
         return Coded(grid, codes)
 
 
@@ -77,32 +77,51 @@ def _factor(hessian: Tensor, order: Tensor, damping: float) -> Tensor | None:
     return None
 
 
-def _round_columns(weight: Tensor, grid: Grid, factor: Tensor, order: Tensor, block: int) -> Tensor:
-    """Codes [O, I] of some rows; works on the transpose, where a column lies in one piece."""
-    rest = weight.t()[order]
-    codes = torch.empty(rest.shape, dtype=torch.int8 if grid.form.symmetric else torch.uint8)
-    scales = grid.scales.t().contiguous()
-    shrunk = inverse(scales)
-    zeros = None if grid.zeros is None else grid.zeros.t().contiguous()
-    columns, per_group = len(order), len(order) // scales.shape[0]
-    places, low, high = order.tolist(), grid.form.low, grid.form.high
-    diagonal = factor.diagonal().tolist()
-    for start in range(0, columns, block):
-        stop = min(start + block, columns)
-        errors = torch.empty(stop - start, rest.shape[1])
-        for column in range(start, stop):
-            group = places[column] // per_group
-            value = rest[column]
-            code = (value * shrunk[group]).round_()
-            if zeros is not None:
-                code += zeros[group]
-            code.clamp_(low, high)
-            codes[places[column]] = code
-            if zeros is not None:
-                code -= zeros[group]
-            error = torch.sub(value, code.mul_(scales[group]), out=errors[column - start]).div_(diagonal[column])
-            if column + 1 < stop:
-                rest[column + 1:stop].addr_(factor[column, column + 1:stop], error, alpha=-1)
-        if stop < columns:
-            rest[stop:].addmm_(factor[start:stop, stop:].t(), errors, alpha=-1)
-    return codes.t()
+class _Rows:
+    """Some rows on their way to codes; works on the transpose, where a column lies in one piece.
+
+    Columns are halved and halved again: the left half is rounded, its errors are taken to the right half in one product
+    of matrices, then the right half is rounded. So nearly all work is large products, whatever the sizes are.
+    """
+
+    def __init__(self, weight: Tensor, grid: Grid, factor: Tensor, order: Tensor) -> None:
+        self._factor, self._grid = factor, grid
+        self._rest = weight.t()[order]
+        self._errors = torch.empty_like(self._rest)
+        self._codes = torch.empty(self._rest.shape, dtype=torch.int8 if grid.form.symmetric else torch.uint8)
+        self._scales = grid.scales.t().contiguous()
+        self._inverse = inverse(self._scales)
+        self._zeros = None if grid.zeros is None else grid.zeros.t().contiguous()
+        self._per_group = len(order) // len(self._scales)
+        self._places, self._diagonal = order.tolist(), factor.diagonal().tolist()
+
+    def codes(self) -> Tensor:
+        """Codes [O, I]."""
+        self._round(0, len(self._places))
+        return self._codes.t()
+
+    def _round(self, first: int, last: int) -> None:
+        if last - first <= _FEW_COLUMNS:
+            for column in range(first, last):
+                self._round_column(column)
+                if column + 1 < last:
+                    self._rest[column + 1:last].addr_(self._factor[column, column + 1:last], self._errors[column],
+                                                      alpha=-1)
+            return
+        middle = (first + last) // 2
+        self._round(first, middle)
+        self._rest[middle:last].addmm_(self._factor[first:middle, middle:last].t(), self._errors[first:middle],
+                                       alpha=-1)
+        self._round(middle, last)
+
+    def _round_column(self, column: int) -> None:
+        place, value = self._places[column], self._rest[column]
+        group = place // self._per_group
+        code = (value * self._inverse[group]).round_()
+        if self._zeros is not None:
+            code += self._zeros[group]
+        code.clamp_(self._grid.form.low, self._grid.form.high)
+        self._codes[place] = code
+        if self._zeros is not None:
+            code -= self._zeros[group]
+        torch.sub(value, code.mul_(self._scales[group]), out=self._errors[column]).div_(self._diagonal[column])

@@ -18,6 +18,9 @@ from openautoglm.runtime.quantised import QuantisedMatrix, groups_of
 
 CHUNK_VALUES = 1 << 23
 """How many weights are worked on at a time."""
+_SEARCHED_VALUES = 1 << 20
+"""The same while scales are searched: they are read for each try, and should stay in the processor's cache."""
+_WIDEST_BLOCK = 128
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -44,7 +47,7 @@ class Form:
         """The factors of a group's plain scale that a search tries; 1 is the first."""
         if self.bits == 8:
             return (1.0, 0.97, 0.94, 0.9)
-        return (1.0, *(round(0.6 + 0.04 * step, 2) for step in range(15) if step != 10))
+        return (1.0, 0.64, 0.7, 0.76, 0.82, 0.88, 0.94, 1.06, 1.12)
 
     def stored_bits(self, columns: int) -> float:
         """Bits that a weight takes in rows of `columns`: code, scale and zero point of its group, scale of its row."""
@@ -103,7 +106,7 @@ class Coded:
         """The matrix fp32 as it acts on inputs that are not scaled."""
         weight = torch.empty(self.codes.shape)
         scales, groups = self.grid.scales, self.grid.shares.shape[1]
-        for rows in chunks(*self.codes.shape):
+        for rows in chunks(tuple(self.codes.shape)):
             values = grouped(self.codes[rows].float(), groups)
             if self.grid.zeros is not None:
                 values = values - self.grid.zeros[rows, :, None]
@@ -136,9 +139,10 @@ def inverse(scales: Tensor) -> Tensor:
     return torch.where(scales.abs() > _TINY, 1 / scales, 0.0)
 
 
-def chunks(rows: int, columns: int) -> Iterator[slice]:
-    """Spans of rows that are worked on at a time."""
-    size = max(1, CHUNK_VALUES // max(columns, 1))
+def chunks(shape: tuple[int, ...], values: int = CHUNK_VALUES) -> Iterator[slice]:
+    """Spans of the rows of a matrix that are worked on at a time, of about so many values."""
+    rows, columns = shape
+    size = max(1, values // max(columns, 1))
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
@@ -149,9 +153,11 @@ def choose_grid(weight: Tensor, form: Form, *, search: bool = False, importance:
     of that scale is taken which makes the squared error of the group least.
 
     Args:
-        importance: [I], weights of the columns' squared errors; all alike when None.
+        importance: [I], weights of the columns' squared errors; or [G, k, k], of the products of two columns' errors
+            within each group. All alike when None.
     """
-    parts = [_choose(weight[rows], form, search, importance) for rows in chunks(*weight.shape)]
+    spans = chunks(tuple(weight.shape), _SEARCHED_VALUES)
+    parts = [_choose(weight[rows], form, search, importance) for rows in spans]
     zeros = [part.zeros for part in parts if part.zeros is not None]
     return Grid(form, torch.cat([part.shares for part in parts]), torch.cat([part.rows for part in parts]),
                 torch.cat(zeros) if zeros else None)
@@ -170,7 +176,7 @@ def _choose(weight: Tensor, form: Form, search: bool, importance: Tensor | None)
         scales = torch.where(-least > greatest, least, greatest) / -8
     factors = torch.ones_like(scales)
     if search:
-        factors = _search(values, scales, least, form, None if importance is None else importance.view(groups, -1))
+        factors = _search(values, scales, least, form, importance)
     rounded, shares, rows = _rounded(scales * factors)
     zeros = None
     if not form.symmetric:
@@ -190,12 +196,34 @@ def _search(values: Tensor, scales: Tensor, least: Tensor, form: Form, importanc
         else:
             zeros = (-least * factor * inverse(tried)).round_().clamp_(0, form.high)[..., None]
             codes = torch.maximum(torch.minimum(codes, form.high - zeros), -zeros)
-        error = codes.mul_(tried[..., None]).sub_(values).square_()
-        summed = error.sum(-1) if importance is None else torch.einsum("ogk,gk->og", error, importance)
+        summed = _summed(codes.mul_(tried[..., None]).sub_(values), importance)
         better = summed < lowest
         lowest = torch.where(better, summed, lowest)
         best = torch.where(better, factor, best)
     return best
+
+
+def _summed(error: Tensor, importance: Tensor | None) -> Tensor:
+    """Squared errors [O, G, k] of each group, weighted; [O, G]."""
+    if importance is None:
+        return error.square_().sum(-1)
+    if importance.dim() == 1:
+        return error.square_().mul_(importance.view(error.shape[1:])).sum(-1)
+    turned = error.transpose(0, 1)
+    return (torch.bmm(turned, importance) * turned).sum(-1).t()
+
+
+def group_blocks(hessian: Tensor, form: Form) -> Tensor:
+    """What a search weights errors with: the blocks [G, k, k] of a Hessian [I, I] that belong to its groups.
+
+    For groups wider than 128 columns it is the diagonal [I]: products of whole rows would take too long.
+    """
+    columns = len(hessian)
+    groups = groups_of(columns, form.group)
+    width = columns // groups
+    if width > _WIDEST_BLOCK:
+        return hessian.diagonal()
+    return hessian.view(groups, width, groups, width).diagonal(dim1=0, dim2=2).permute(2, 0, 1).contiguous()
 
 
 def _rounded(scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:

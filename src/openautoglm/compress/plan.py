@@ -60,7 +60,7 @@ def plan(spec: GlmSpec, base: Base, calibration: Calibration | None, limit: int 
     """
     held = resident_bytes() if base_bytes is None else base_bytes
     limit = held + int(free_bytes() * _SHARE_OF_FREE) if limit is None else limit
-    work = _OVERHEAD_BYTES + _PIECES * CHUNK_VALUES * 4 + _tables(spec)
+    work = _OVERHEAD_BYTES + _PIECES * CHUNK_VALUES * 4 + _tables(spec, base)
     states = 0
     for slot in slots(spec).values():
         kept = slots(spec)["gate_up"].weights * 4 if slot.name == "down" else 0
@@ -84,6 +84,7 @@ def plan(spec: GlmSpec, base: Base, calibration: Calibration | None, limit: int 
     return found
 
 
-def _tables(spec: GlmSpec) -> int:
-    """Bytes of the embedding or of the head: a byte a weight, and scales."""
-    return spec.vocab_size * spec.hidden_size * 5 // 4
+def _tables(spec: GlmSpec, base: Base) -> int:
+    """Bytes of the embedding or of the head on its way to the file: its codes twice and scales, or plain weights."""
+    bits = max(base.embedding_bits, base.head_bits)
+    return spec.vocab_size * spec.hidden_size * {32: 10, 16: 4}.get(bits, 5) // 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -28,6 +28,7 @@ from openautoglm.compress.walk import Walk, embed, norms_of
 from openautoglm.core.errors import GraphError, TaskError
 from openautoglm.core.files import fingerprint
 from openautoglm.core.progress import Progress, progress
+from openautoglm.models.quantised import Bf16, Float32, QuantisedMatrix
 from openautoglm.models.quantised_file import QUANTISED_NAME, QuantisedWriter, open_quantised
 from openautoglm.runtime.quantised import groups_of
 
@@ -85,6 +86,17 @@ def quantise_checkpoint(source: Path, out: Path, method: Method, calibration: Se
         file_bytes=out.stat().st_size)
 
 
+def tensors_of(file: Path) -> Iterator[tuple[str, QuantisedMatrix | Float32 | Bf16]]:
+    """Names and values of a quantised file, one after the other; `write_quantised_bundle` takes them.
+
+    Raises:
+        BundleError: the file is damaged.
+    """
+    opened = open_quantised(file)
+    for name in opened.names:
+        yield name, opened.read(name) if name in opened.forms else opened.entry(name).read()
+
+
 @dataclass
 class _Job:
     """One quantisation on its way.
@@ -123,9 +135,8 @@ class _Job:
                 self._layer(layer, walk, bar)
             with QuantisedWriter(out) as writer:
                 for layer in range(layers):
-                    part = open_quantised(self.done.part(layer))
-                    for name in part.names:
-                        writer.add(name, part.read(name))
+                    for name, value in tensors_of(self.done.part(layer)):
+                        writer.add(name, value)
                 seen = None if walk is None else lambda: walk.normed(self.source)
                 tables = write_tables(writer, self.source, self.base, seen)
             bar.advance(1)

@@ -13,7 +13,7 @@ def round_to_nearest(weight: Tensor, form: Form, *, search: bool = False, import
 
     Args:
         search: look for the best scale of each group in place of the one that its greatest magnitude gives.
-        importance: [I], weights of the columns' squared errors in that search.
+        importance: what errors are weighted with in that search, see `choose_grid`.
     """
     return nearest(weight, choose_grid(weight, form, search=search, importance=importance))
 
@@ -21,6 +21,6 @@ def round_to_nearest(weight: Tensor, form: Form, *, search: bool = False, import
 def nearest(weight: Tensor, grid: Grid) -> Coded:
     """Round a matrix to given levels."""
     codes = torch.empty(weight.shape, dtype=torch.int8 if grid.form.symmetric else torch.uint8)
-    for rows in chunks(*weight.shape):
+    for rows in chunks(tuple(weight.shape), 1 << 20):
         codes[rows] = grid.part(rows).encode(weight[rows])
     return Coded(grid, codes)

@@ -81,14 +81,12 @@ class GptqSettings(CalibratedSettings):
     Attributes:
         damping: share of the mean of the Hessian's diagonal that is added to it.
         act_order: columns with the strongest inputs come first; groups stay neighbouring columns.
-        block: columns between two updates of all that follow; it changes speed only.
     """
 
     method: Literal["gptq"] = "gptq"
     damping: float = Field(
         default=0.01, gt=0, le=1, description="Share of the Hessian's mean diagonal that is added to it.")
     act_order: bool = Field(default=True, description="Columns with the strongest inputs are rounded first.")
-    block: int = Field(default=128, ge=1, le=4096, description="Columns between two updates of all that follow.")
 
 
 class AwqSettings(CalibratedSettings):
@@ -98,7 +96,7 @@ class AwqSettings(CalibratedSettings):
         alphas: how many exponents from 0 (no scaling) to 1 are tried.
         search_rows: output rows that are tried at most, evenly spaced.
         then: how scaled weights are rounded.
-        damping, act_order, block: as of GPTQ, for ``then: gptq``.
+        damping, act_order: as of GPTQ, for ``then: gptq``.
     """
 
     method: Literal["awq"] = "awq"
@@ -107,7 +105,6 @@ class AwqSettings(CalibratedSettings):
     then: Literal["rtn", "gptq"] = Field(default="rtn", description="How the scaled weights are rounded.")
     damping: float = Field(default=0.01, gt=0, le=1, description="As of gptq, for `then: gptq`.")
     act_order: bool = Field(default=True, description="As of gptq, for `then: gptq`.")
-    block: int = Field(default=128, ge=1, le=4096, description="As of gptq, for `then: gptq`.")
 
     def gptq(self) -> GptqSettings:
         """The settings of the rounding for ``then: gptq``."""

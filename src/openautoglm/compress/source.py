@@ -15,8 +15,10 @@ from torch import Tensor
 from openautoglm.compress.grid import CHUNK_VALUES
 from openautoglm.core.errors import BundleError
 from openautoglm.models.checkpoint import read_config, read_spec
+from openautoglm.models.quantised_file import is_quantised
 from openautoglm.models.spec import GlmSpec
-from openautoglm.runtime.tensors import INDEX_NAME, SINGLE_NAME, Bf16, Checkpoint, to_bf16
+from openautoglm.models.weight_shapes import weight_shapes
+from openautoglm.runtime.tensors import Bf16, Checkpoint, to_bf16
 
 EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 _TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<i2"}
@@ -74,13 +76,12 @@ class Source:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.spec = read_spec(self.folder)
-        plain = (self.folder / SINGLE_NAME).is_file() or (self.folder / INDEX_NAME).is_file()
-        if not plain and (self.folder / "quantised.safetensors").is_file():
+        if is_quantised(self.folder):
             raise BundleError("the weights are quantised already", where=str(self.folder),
                               remedy="quantise the checkpoint that they were made from")
         self.checkpoint = Checkpoint(self.folder)
         self.slots = slots(self.spec)
-        for name, shape in self._shapes().items():
+        for name, shape in weight_shapes(self.spec).items():
             entry = self.checkpoint.entry(name)
             if entry.shape != shape:
                 raise BundleError(f"the tensor {name} has shape {entry.shape}, the architecture needs {shape}",
@@ -143,20 +144,6 @@ class Source:
         total, width = self.checkpoint.entry(name).shape
         size = max(1, CHUNK_VALUES // width)
         return [(start, min(start + size, total)) for start in range(0, total, size)]
-
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        spec = self.spec
-        shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (spec.vocab_size, spec.hidden_size), NORM: (spec.hidden_size,)}
-        if not spec.tied:
-            shapes[HEAD] = shapes[EMBEDDING]
-        for layer in range(spec.layers):
-            for slot in self.slots.values():
-                for name, rows in slot.tensors:
-                    shapes[f"{prefix(layer)}{name}.weight"] = (rows, slot.columns)
-                    if slot.name == "qkv" and spec.qkv_bias:
-                        shapes[f"{prefix(layer)}{name}.bias"] = (rows,)
-            shapes.update({f"{prefix(layer)}{name}.weight": (spec.hidden_size,) for name in norms(spec)})
-        return shapes
 
 
 def prefix(layer: int) -> str:
