@@ -52,18 +52,15 @@ def apply_step(step: Step, bundle: Bundle, out: Path, around: Around) -> Bundle:
 
 def _quantised(step: Any, bundle: Bundle, out: Path, around: Around) -> Bundle:
     require("torch", "train")
-    from openautoglm.compress.quantise import quantise_checkpoint
+    from openautoglm.compress.quantise import quantise_checkpoint, tensors_of
     from openautoglm.models.quantised_bundle import write_quantised_bundle
-    from openautoglm.models.quantised_file import open_quantised
 
     folder = out.with_name(f"{out.name}.work")
     folder.mkdir(parents=True, exist_ok=True)
     ids = around.material.calibration(bundle, around.calibration)
     facts = quantise_checkpoint(bundle.path, folder / "weights", step, ids, memory_limit=around.memory_limit,
                                 workdir=folder / "layers")
-    file = open_quantised(folder / "weights")
-    tensors = ((name, file.read(name)) for name in file.names)
-    write_quantised_bundle(out, bundle, tensors, recipe=_noted(bundle, {
+    write_quantised_bundle(out, bundle, tensors_of(folder / "weights"), recipe=_noted(bundle, {
         **step.model_dump(mode="json"), "average_bits": facts.average_bits, "seconds": round(facts.seconds, 1),
         "peak_bytes": facts.peak_bytes, "calibration_tokens": facts.calibration_tokens}))
     shutil.rmtree(folder, ignore_errors=True)
