@@ -55,14 +55,14 @@ def prune(model: Any, spec: GlmSpec, settings: PruneSettings, batches: Sequence[
         CompressError: nothing would be left or nothing removed, a score lacks its examples, or a matrix does not fit
             the pattern.
     """
+    target = smaller_spec(origin or spec, settings, share) if settings.form == "structured" else spec
     if settings.needs_data and not batches:
         what = "layers" if settings.layers else "compensate" if settings.compensate else f"score {settings.score}"
         raise CompressError(f"{what} is measured on examples, and there are none", where="data",
                             remedy="give data, or score l1 or random without layers and compensate")
     batches = [batch.to(next(model.parameters()).device) for batch in batches]
     if settings.form == "structured":
-        return _structured(model, spec, settings, batches, masks or {}, smaller_spec(origin or spec, settings, share),
-                           origin or spec)
+        return _structured(model, spec, settings, batches, masks or {}, target, origin or spec)
     smaller, stays = prune_weights(model, settings, batches, masks or {}, settings.sparsity * share)
     return Pruned(smaller, spec, stays)
 
