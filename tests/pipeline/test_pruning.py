@@ -63,7 +63,7 @@ def settings(**changes: Any) -> PruneSettings:
 
 
 def weights(bundle: Bundle) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in bundle.model().state_dict().items()}
+    return dict(bundle.model().state_dict())
 
 
 def equal(one: Bundle, other: Bundle) -> bool:
@@ -124,8 +124,8 @@ class Stopping:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("form", "after"), [("structured", 0), ("structured", 1), ("structured", 4), ("unstructured", 2),
-                                             ("unstructured", 5)],
+@pytest.mark.parametrize(("form", "after"), [("structured", 0), ("structured", 1), ("structured", 4),
+                                             ("unstructured", 2), ("unstructured", 5)],
                          ids=["before", "in-first", "in-last", "between-sparse", "in-last-sparse"])
 def test_a_stopped_call_ends_as_a_whole_one(tmp_path: Path, parent: Bundle, data: Recovery, form: str,
                                             after: int) -> None:
