@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from openautoglm.core.version import __version__
 
-__all__ = ["AsyncEngine", "AutoTrainer", "Engine", "__version__", "load", "open_engine"]
+__all__ = ["AsyncEngine", "AutoTrainer", "Engine", "Pruner", "__version__", "load", "open_engine"]
 if TYPE_CHECKING:
-    from openautoglm.api import AsyncEngine, AutoTrainer, Engine, load, open_engine
+    from openautoglm.api import AsyncEngine, AutoTrainer, Engine, Pruner, load, open_engine
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The public face: `AutoTrainer` builds a model from a task, `load` opens a bundle and generates text from it.
+"""The public face: `AutoTrainer` builds a model from a task, `Pruner` makes one smaller, `load` generates text with it.
 
 `open_engine`, `Engine` and `AsyncEngine` are the engine alone: token ids in, token ids out.
 """
@@ -14,10 +14,11 @@ from openautoglm.engine.async_engine import AsyncEngine
 from openautoglm.engine.engine import Engine
 from openautoglm.engine.open import open_engine
 from openautoglm.pipeline.context import Run
+from openautoglm.pipeline.pruner import Pruner
 from openautoglm.pipeline.stages.order import run_stages
 from openautoglm.pipeline.task import Task
 
-__all__ = ["AsyncEngine", "AutoTrainer", "Engine", "Model", "load", "open_engine"]
+__all__ = ["AsyncEngine", "AutoTrainer", "Engine", "Model", "Pruner", "load", "open_engine"]
 Record = str | Mapping[str, Any]
 
 

@@ -15,7 +15,8 @@ from tiny_task import write_task
 
 
 def test_all_is_what_the_package_offers() -> None:
-    assert set(openautoglm.__all__) == {"AsyncEngine", "AutoTrainer", "Engine", "__version__", "load", "open_engine"}
+    assert set(openautoglm.__all__) == {"AsyncEngine", "AutoTrainer", "Engine", "Pruner", "__version__", "load",
+                                        "open_engine"}
     for name in openautoglm.__all__:
         assert getattr(openautoglm, name) is not None
     with pytest.raises(AttributeError, match="nothing"):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from openautoglm.compress.prune.examples import ExampleBatch, example_batches
-from openautoglm.compress.prune.masks import read_masks, write_masks
+from openautoglm.compress.prune.masks import Masks, read_masks, write_masks
 from openautoglm.compress.prune.prune import Pruned, prune
 from openautoglm.compress.prune.settings import PruneSettings
 from openautoglm.compress.prune.shapes import smaller_spec
@@ -198,8 +198,10 @@ class _Job:
     def _write(self, place: Path, stage: Stage, entry: Mapping[str, Any]) -> Bundle:
         card = self.parent.card
         made = [*card.recipe.get("compress", []), *([entry] if entry else [])]
-        return write_pruned(place, stage.pruned, stage.cut, self.parent,
-                            {"data": card.data, "recipe": {**card.recipe, "compress": made}})
+        pruned = stage.pruned
+        return write_pruned(place, pruned.model, pruned.spec, pruned.masks, stage.cut, tokenizer=self.parent.tokenizer,
+                            template=self.parent.template, dtype=card.dtype,
+                            card_facts={"data": card.data, "recipe": {**card.recipe, "compress": made}})
 
     def _facts(self, stage: Stage, learnt: Mapping[str, Any]) -> dict[str, Any]:
         return {**prune_facts(self.settings, self.parent.spec, stage.pruned, stage.cut), "recovered": dict(learnt),
@@ -219,12 +221,11 @@ def prune_facts(settings: PruneSettings, origin: GlmSpec, pruned: Pruned, cut: C
     return facts | {"zeros": round(zero_share(pruned.masks), 6)}
 
 
-def write_pruned(place: Path, pruned: Pruned, cut: Cut, parent: Bundle, card_facts: Mapping[str, Any]) -> Bundle:
-    """Write a pruned model as a bundle: weights, what was kept of the parent, masks."""
+def write_pruned(place: Path, model: Any, spec: GlmSpec, masks: Masks, cut: Cut, **rest: Any) -> Bundle:
+    """Write a pruned model as a bundle: weights, what was kept of the parent, masks; `rest` as `write_bundle`."""
     def more(folder: Path) -> None:
         write_json(folder / CUT_NAME, cut.model_dump(mode="json"))
-        if pruned.masks:
-            write_masks(folder, pruned.masks)
+        if masks:
+            write_masks(folder, masks)
 
-    return write_bundle(place, model=pruned.model, spec=pruned.spec, tokenizer=parent.tokenizer,
-                        template=parent.template, dtype=parent.card.dtype, card_facts=card_facts, more=more)
+    return write_bundle(place, model=model, spec=spec, more=more, **rest)

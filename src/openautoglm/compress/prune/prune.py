@@ -46,7 +46,7 @@ def prune(model: Any, spec: GlmSpec, settings: PruneSettings, batches: Sequence[
 
     Args:
         model: ``GlmForCausalLM`` or ``Glm4ForCausalLM`` of `spec`.
-        batches: examples to measure importance on, on the model's device.
+        batches: examples to measure importance on.
         masks: of earlier pruning; what they take out stays out.
         share: of the asked removal that is done after this step of a gradual schedule.
         origin: what the schedule began with; `spec` when None.
@@ -55,15 +55,17 @@ def prune(model: Any, spec: GlmSpec, settings: PruneSettings, batches: Sequence[
         CompressError: nothing would be left or nothing removed, a score lacks its examples, or a matrix does not fit
             the pattern.
     """
+    target = smaller_spec(origin or spec, settings, share) if settings.form == "structured" else spec
     if settings.needs_data and not batches:
         what = "layers" if settings.layers else "compensate" if settings.compensate else f"score {settings.score}"
         raise CompressError(f"{what} is measured on examples, and there are none", where="data",
                             remedy="give data, or score l1 or random without layers and compensate")
-    batches = [batch.to(next(model.parameters()).device) for batch in batches]
+    device = next(model.parameters()).device
+    batches = [batch.to(device) for batch in batches]
+    earlier = {name: mask.to(device) for name, mask in (masks or {}).items()}
     if settings.form == "structured":
-        return _structured(model, spec, settings, batches, masks or {}, smaller_spec(origin or spec, settings, share),
-                           origin or spec)
-    smaller, stays = prune_weights(model, settings, batches, masks or {}, settings.sparsity * share)
+        return _structured(model, spec, settings, batches, earlier, target, origin or spec)
+    smaller, stays = prune_weights(model, settings, batches, earlier, settings.sparsity * share)
     return Pruned(smaller, spec, stays)
 
 
