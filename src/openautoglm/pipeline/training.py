@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openautoglm.core.progress import duration, progress
 from openautoglm.data.tokens import TokenStore
 from openautoglm.models.spec import GlmSpec
 from openautoglm.train.events import StepEvent
 from openautoglm.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from openautoglm.train.goal import Goal
 
 Hook = Callable[[Any, int], Mapping[str, float]]
 
@@ -30,13 +33,14 @@ def fresh_model(spec: GlmSpec, *, seed: int, dropout: float, attention_dropout: 
 
 
 def drive(model: Any, train_store: TokenStore, valid_store: TokenStore | None, settings: TrainSettings,
-          folder: Path | None, *, label: str, on_validate: Hook | None = None) -> Generator[StepEvent]:
+          folder: Path | None, *, label: str, on_validate: Hook | None = None,
+          goal: Goal | None = None) -> Generator[StepEvent]:
     """Train with a progress bar (real tokens/s, loss, time left), passing the events on."""
     from openautoglm.train.loop import train
 
     total = train_store.tokens * settings.passes if settings.passes else settings.tokens
     bar_started = 0
-    events = train(model, train_store, valid_store, settings, folder, on_validate=on_validate)
+    events = train(model, train_store, valid_store, settings, folder, on_validate=on_validate, goal=goal)
     with progress(total, label, "tokens") as bar:
         try:
             for event in events:

@@ -9,13 +9,15 @@ Gradual unfreezing goes from the top layer down (Howard and Ruder 2018, ULMFiT, 
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
-from torch import nn
 
 from openautoglm.core.errors import TrainError
 from openautoglm.core.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class UnfreezeSettings(Settings):

@@ -21,6 +21,7 @@ from openautoglm.data.pack import Unit, collate, plan_pass
 from openautoglm.data.tokens import TokenStore
 from openautoglm.train import precision
 from openautoglm.train.checkpoint import Checkpoints
+from openautoglm.train.distil import LOGITS
 from openautoglm.train.events import RunState, StepEvent
 from openautoglm.train.forward import compiled, to_inputs
 from openautoglm.train.freeze import Freezer
@@ -109,6 +110,7 @@ class Run:
         freeze = self.settings.freeze
         if freeze is not None and freeze.cache and not self.freezer.stage:
             self.frozen = FrozenStates(self.model, self.store, freeze, self.folder, self.precision)
+        self.goal.prepare(self.store, self.folder, self.precision)
         self._written_at = time.monotonic()
         while not self.state.finished:
             if self.state.step_in_pass >= len(plan):
@@ -273,5 +275,5 @@ class Run:
             self.checkpoints.join()
         if self.folder is not None and self.state.finished:
             self.frozen = None
-            for name in (FROZEN, "moments"):
+            for name in (FROZEN, LOGITS, "moments"):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
