@@ -81,6 +81,7 @@ def test_few_kept_probabilities_leave_one_outcome_over():
     top = top_shares(teacher.hidden, teacher.head, 4, 2.0)
     q = F.softmax(teacher.hidden @ teacher.head.t() / 2, -1)
     torch.testing.assert_close(top.shares, q.topk(4, -1).values)
+    torch.testing.assert_close(top.rest[:, 0], 1 - top.shares.sum(1))
     objective, _ = distil_sums(hidden, head, labels, top, alpha=1.0, temperature=2.0, weights=weights)
     objective.backward()
     found = hidden.grad.clone(), head.grad.clone()
@@ -106,7 +107,8 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn():
 
 def test_kept_half_precision_certainty_is_no_trouble():
     hidden, head, labels, _, _ = material()
-    sure = Top(torch.tensor([[1.0, 0.0]], dtype=torch.float16).repeat(T, 1), torch.tensor([[3, 4]]).repeat(T, 1))
+    sure = Top(torch.tensor([[1.0, 0.0]], dtype=torch.float16).repeat(T, 1), torch.tensor([[3, 4]]).repeat(T, 1),
+               torch.zeros(T, 1))
     objective, _ = distil_sums(hidden, head, labels, sure, alpha=1.0, temperature=1.0)
     objective.backward()
     torch.testing.assert_close(objective.detach(), F.cross_entropy(hidden @ head.t(), torch.full((T,), 3),

@@ -52,8 +52,8 @@ class DistilCore(DistilLoss):
     """What a student learns of its teacher: distribution, hidden states, texts, and what it begins with."""
 
     initialise: Literal["auto", "teacher", "fresh"] = Field(
-        default="auto", description="Whether the student begins with weights cut out of the teacher's; `auto`: where it "
-        "is nowhere larger, and does not start from a checkpoint.")
+        default="auto", description="Whether the student begins with weights cut out of the teacher's; `auto`: where "
+        "it is nowhere larger, and does not start from a checkpoint.")
     responses: Responses = Field(
         default_factory=Responses, description="Texts of the teacher as targets.")
 

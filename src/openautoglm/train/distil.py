@@ -67,16 +67,17 @@ class Distil:
                              remedy="give training a folder, or leave top_k out")
         device, rows = next(self.teacher.parameters()).device, TargetRows(store)
         k = min(s.top_k, self.teacher.config.vocab_size)
-        files = RowFiles(folder / LOGITS, {"teacher": self._name, "store": store.fingerprint, "precision": number_format,
-                                           "temperature": s.temperature},
-                         {"shares": (k, np.float16), "ids": (k, np.int32)}, rows.count,
+        identity = {"teacher": self._name, "store": store.fingerprint, "precision": number_format,
+                    "temperature": s.temperature}
+        files = RowFiles(folder / LOGITS, identity,
+                         {"shares": (k, np.float16), "ids": (k, np.int32), "rest": (1, np.float32)}, rows.count,
                          limit_bytes=s.cache_gib * 2**30, where="distill.cache_gib")
 
         def compute(batch: Batch) -> Mapping[str, NDArray[Any]]:
             with torch.no_grad(), precision.autocast(number_format, device):
                 hidden = _of_targets(to_inputs(batch, device), self._teacher_hidden(to_inputs(batch, device), None))
                 top = top_shares(hidden, self.teacher.lm_head.weight, k, s.temperature)
-            return {"shares": top.shares.cpu().numpy(), "ids": top.ids.cpu().numpy()}
+            return {"shares": top.shares.cpu().numpy(), "ids": top.ids.cpu().numpy(), "rest": top.rest.cpu().numpy()}
 
         files.fill(store, compute, lambda batch: rows(batch.targets), "teacher")
         self._top = files, rows
@@ -105,12 +106,14 @@ class Distil:
 
     def _distribution(self, batch: Batch, inputs: Inputs, hidden: Tensor | None) -> Whole | Top:
         if self._top is not None:
-            files, rows = self._top
+            (files, rows), to = self._top, inputs.labels.device
             where = rows(batch.targets)
-            return Top(torch.from_numpy(files.arrays["shares"][where]).to(inputs.labels.device),
-                       torch.from_numpy(files.arrays["ids"][where].astype(np.int64)).to(inputs.labels.device))
+            shares, ids, rest = (torch.from_numpy(files.arrays[name][where]).to(to)
+                                 for name in ("shares", "ids", "rest"))
+            return Top(shares, ids.long(), rest)
         if not self._settings.alpha:
-            return Top(torch.ones(len(inputs.labels), 1, device=inputs.labels.device), inputs.labels[:, None])
+            nothing = torch.zeros(len(inputs.labels), 1, device=inputs.labels.device)
+            return Top(nothing + 1, inputs.labels[:, None], nothing)
         assert hidden is not None
         return Whole(hidden, self.teacher.lm_head.weight)
 

@@ -31,11 +31,12 @@ class Whole:
 class Top:
     """The teacher's greatest shares [T, K] of the softened distribution, and whose they are, int64 [T, K].
 
-    What they leave over is one further outcome: the student learns its sum.
+    What they leave over, `rest` [T, 1], is one further outcome: the student learns its sum.
     """
 
     shares: Tensor
     ids: Tensor
+    rest: Tensor
 
 
 def distil_sums(hidden_TH: Tensor, weight_VH: Tensor, labels: Tensor, teacher: Whole | Top, *, alpha: float,
@@ -56,9 +57,12 @@ def distil_sums(hidden_TH: Tensor, weight_VH: Tensor, labels: Tensor, teacher: W
 def top_shares(hidden_TH: Tensor, weight_VH: Tensor, k: int, temperature: float) -> Top:
     """The `k` greatest shares of softmax(logits / temperature), chunk by chunk, fp32 [T, K]."""
     chunk = max(32, _CHUNK_BYTES // (4 * len(weight_VH)))
-    parts = [torch.softmax((piece @ weight_VH.t()).float() / temperature, -1).topk(k, -1)
-             for piece in torch.split(hidden_TH, chunk)]
-    return Top(torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts]))
+    parts = []
+    for piece in torch.split(hidden_TH, chunk):
+        shares = torch.softmax((piece @ weight_VH.t()).float() / temperature, -1)
+        top = shares.topk(k, -1)
+        parts.append((top.values, top.indices, shares.scatter_(1, top.indices, 0.0).sum(1, keepdim=True)))
+    return Top(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 class _Distil(torch.autograd.Function):
@@ -126,11 +130,11 @@ def _soft(logits: Tensor, teacher: Whole | Top, span: slice, temperature: float)
         q = logq.exp()
         kl = torch.where(q > 0, q * (logq - logp), 0.0).sum(1)
         return kl, logp.exp_().sub_(q)
-    q, ids = teacher.shares[span].float(), teacher.ids[span]
+    q, ids, rest = teacher.shares[span].float(), teacher.ids[span], teacher.rest[span]
+    q = q * ((1 - rest) / q.sum(1, keepdim=True))  # kept in half precision, they add up to nearly that
     logp_k = logp.gather(1, ids)
     tail = logp.exp_().scatter_(1, ids, 0.0)
     left = tail.sum(1, keepdim=True).clamp_min(1e-30)
-    rest = (1 - q.sum(1, keepdim=True)).clamp_min(0)
     kl = torch.where(q > 0, q * (q.clamp_min(1e-30).log() - logp_k), 0.0).sum(1)
     kl += torch.where(rest > 0, rest * (rest.clamp_min(1e-30).log() - left.log()), 0.0)[:, 0]
     gradient = tail.mul_(1 - rest / left)

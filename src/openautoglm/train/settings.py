@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from openautoglm.core.settings import Settings
 from openautoglm.data.pack import Layout
+from openautoglm.models.spec import GlmSpec
 from openautoglm.train.freeze import FreezeSettings
 
 PRACTICAL = frozenset({"checkpoint_every_minutes", "checkpoint_every_steps", "keep", "tensorboard", "offload"})
@@ -115,6 +116,17 @@ class TrainSettings(Settings):
     def smaller_is_better(self) -> bool:
         """Whether the best value of `best_by` is the smallest."""
         return self.best_mode == "min" or (self.best_mode == "auto" and self.best_by == "valid_loss")
+
+    def memory(self, spec: GlmSpec) -> dict[str, Any]:
+        """What freezing and the optimiser's state change in `GlmSpec.training_memory_bytes`; gradual thawing ends with
+        everything."""
+        state = 0.0 if self.offload else 2.05 if self.optimiser_state == "8bit" else 8.0
+        freeze = self.freeze
+        if freeze is None or freeze.unfreeze is not None:
+            return {"state_bytes": state}
+        frozen = spec.frozen_parameters(freeze.layers, embeddings=freeze.freezes_embeddings)
+        return {"state_bytes": state, "trainable": spec.parameters - frozen,
+                "frozen_layers": freeze.layers if freeze.freezes_embeddings else 0}
 
     def numeric(self) -> dict[str, Any]:
         """Return the settings that change the numbers of a run, as JSON holds them."""

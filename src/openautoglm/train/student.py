@@ -23,7 +23,7 @@ def initialise(student: Any, spec: GlmSpec, teacher: Any, teacher_spec: GlmSpec)
     Raises:
         TrainError: the student is wider or deeper than its teacher, or of another family.
     """
-    _refuse(spec, teacher_spec)
+    refuse(spec, teacher_spec)
     theirs = {name: value.detach().float().cpu() for name, value in teacher.state_dict().items()}
     channels = _greatest(_channel_sizes(theirs, teacher_spec), spec.hidden_size)
     queries, keys = _heads(spec, teacher_spec)
@@ -88,7 +88,8 @@ def _heads(spec: GlmSpec, teacher: GlmSpec) -> tuple[Tensor, Tensor]:
                                                                     + inside).flatten()
 
 
-def _refuse(spec: GlmSpec, teacher: GlmSpec) -> None:
+def refuse(spec: GlmSpec, teacher: GlmSpec) -> None:
+    """Raise TrainError where a student cannot be cut out of its teacher."""
     remedy = "choose a smaller student, or set distill.initialise to fresh"
     for name in ("layers", "hidden_size", "head_dim", "ffn_size", "heads", "kv_heads"):
         own, theirs = getattr(spec, name), getattr(teacher, name)

@@ -26,7 +26,8 @@ class TrainStage:
         taught = {} if teacher is None else {
             "distill": run.task.distill.model_dump(mode="json", exclude={"teacher", "cache_gib"}),
             "teacher": list(run.state.file_hashes([teacher / CARD_NAME]).values())}
-        return taught | {"spec": plan.spec.model_dump(mode="json"), "train": plan.train.numeric(), "dropout": plan.dropout,
+        return taught | {
+                "spec": plan.spec.model_dump(mode="json"), "train": plan.train.numeric(), "dropout": plan.dropout,
                 "attention_dropout": plan.attention_dropout, "point": chosen_point(run),
                 "start": run.task.model.model_dump(mode="json", include={"checkpoint", "tune", "lora"}),
                 "checkpoints by": run.task.evaluate.model_dump(
