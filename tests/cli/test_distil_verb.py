@@ -14,7 +14,7 @@ from openautoglm.core.files import read_json
 from tiny_task import write_task
 
 MODEL = "runs/tiny/bundle/model.safetensors"
-MORE = "distill: {teacher: %s, alpha: 0.6, top_k: 8, features: 0.2, responses: {use: added, " \
+MORE = "distill: {teacher: %s, alpha: 0.6, top_k: 8, features: 0.2, responses: {use: only, " \
        "decoding: {num_beams: 2, n: 2}}}"
 
 
@@ -22,10 +22,10 @@ MORE = "distill: {teacher: %s, alpha: 0.6, top_k: 8, features: 0.2, responses: {
 def test_killed_in_its_middle_a_student_ends_as_a_whole_one_does(tmp_path: Path) -> None:
     for name in ("teacher", "whole", "killed"):
         (tmp_path / name).mkdir()
-    assert autoglm("run", write_task(tmp_path / "teacher", passes=25), "--until", "train").returncode == 0
+    assert autoglm("run", write_task(tmp_path / "teacher", passes=12), "--until", "train").returncode == 0
     teacher, tasks = tmp_path / "teacher/runs/tiny/train/model", {}
     for name in ("whole", "killed"):
-        tasks[name] = write_task(tmp_path / name, passes=12, more=MORE % teacher)
+        tasks[name] = write_task(tmp_path / name, passes=5, more=MORE % teacher)
         text = tasks[name].read_text(encoding="utf-8").replace("hidden_size: 16", "hidden_size: 8")
         tasks[name].write_text(text.replace("tokenizer: {vocab_size: 300}", ""), encoding="utf-8")
     done = autoglm("run", tasks["whole"])

@@ -153,8 +153,8 @@ class DistilFacts:
 
     Attributes:
         work: a folder for what a stopped call left.
-        train_examples, valid_examples: examples as a run keeps them (``data/train.jsonl``); without the second the
-            last weights are kept.
+        train_examples, valid_examples: examples as a run keeps them (``data/train.jsonl``); without the second, or
+            where the student learns the teacher's texts only, the last weights are kept.
         train: the training loop.
         dropout: of the student.
         recipe: goes into the student's card, beside the teacher's own recipe.
@@ -185,6 +185,8 @@ def distil_bundle(teacher: Path, out: Path, settings: DistilSettings, facts: Dis
     student = fresh_model(spec, seed=facts.train.seed, dropout=facts.dropout, attention_dropout=0.0)
     school.start(student, spec)
     store = school.store(train, facts.train_examples, bundle.spec.max_positions)
+    if settings.responses.use == "only":
+        valid = None
     deque(drive(student, store, valid, facts.train, facts.work, label="distill",
                 goal=school.goal(student, facts.train)), maxlen=0)
     step = {"distill": settings.model_dump(mode="json"), "teacher": school.name,

@@ -10,6 +10,7 @@ import torch
 from openautoglm.core.errors import TaskError
 from openautoglm.core.files import fingerprint
 from openautoglm.data.jsonl import read_examples
+from openautoglm.data.tokens import TokenStore
 from openautoglm.evaluate.run import group_cases
 from openautoglm.models import hf
 from openautoglm.models.bundle_writer import write_bundle
@@ -46,14 +47,16 @@ def learn(run: Run, plan: Plan, material: Material) -> dict[str, Any]:
         cases = evenly(group_cases(read_examples(run.split("valid"))), run.task.evaluate.checkpoint_cases)
         hook = dev_hook(run, author_in_training(model, template, tokenizer), cases, (plan.train.best_by,))
     goal, store = None, material.store("train")
+    valid: TokenStore | None = material.store("valid")
     if teacher is not None:
         school = School(teacher, run.task.distill, run.train)
         if run.task.model.checkpoint is None:
             school.start(model, spec)
         store = school.store(store, run.split("train"), max_positions(run))
         goal = school.goal(model, plan.train)
-    events = drive(model, store, material.store("valid"), plan.train, run.train, label="train",
-                   on_validate=hook, goal=goal)
+        if run.task.distill.responses.use == "only" and hook is None:
+            valid = None  # the likelihood of the data's targets says little of a student that never sees them
+    events = drive(model, store, valid, plan.train, run.train, label="train", on_validate=hook, goal=goal)
     last = deque(events, maxlen=1)
     if adapted:
         model = merge_lora(model)

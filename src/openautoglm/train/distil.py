@@ -21,7 +21,8 @@ from openautoglm.data.tokens import TokenStore
 from openautoglm.train import precision
 from openautoglm.train.distil_loss import Top, Whole, distil_sums, top_shares
 from openautoglm.train.distil_settings import DistilLoss
-from openautoglm.train.forward import EAGER, Halves, Inputs, Start, bare, needed_hidden, to_inputs, walkable
+from openautoglm.train.forward import EAGER, Halves, Inputs, Start, needed_hidden, to_inputs, walkable
+from openautoglm.train.freeze import bare
 from openautoglm.train.rows import RowFiles, TargetRows
 
 LOGITS = "teacher-logits"

@@ -94,10 +94,10 @@ class Run:
                                scratch=folder / "moments" if folder is not None else None)
         self.state = RunState()
         self.best_weights: dict[str, torch.Tensor] | None = None
-        identity = settings.numeric() | {
+        identity = settings.numeric() | dict(self.goal.identity) | {
             "train data": train_store.fingerprint, "validation data": valid_store and valid_store.fingerprint,
             "model": fingerprint([[key, places] for key, places in self.optim.layout.items()]),
-        } | self.goal.identity
+        }
         self.checkpoints = Checkpoints(folder, identity, settings.keep) if folder is not None else None
         self._rates: deque[tuple[int, float]] = deque(maxlen=32)
         self._written_at = time.monotonic()

@@ -45,7 +45,7 @@ def initialise(student: Any, spec: GlmSpec, teacher: Any, teacher_spec: GlmSpec)
 def _cut(layer: dict[str, Tensor], channels: Tensor, queries: Tensor, keys: Tensor, spec: GlmSpec,
          teacher: GlmSpec) -> dict[str, Tensor]:
     """A layer's weights at the student's widths."""
-    gate, up = layer["mlp.gate_up_proj.weight"].split(teacher.ffn_size)
+    gate, up = torch.split(layer["mlp.gate_up_proj.weight"], teacher.ffn_size)
     down = layer["mlp.down_proj.weight"]
     inner = _greatest(gate.norm(dim=1) * up.norm(dim=1) * down.norm(dim=0), spec.ffn_size)
     rows = {"q_proj": queries, "k_proj": keys, "v_proj": keys}
