@@ -21,7 +21,7 @@ from openautoglm.data.tokens import TokenStore
 
 Int64 = NDArray[np.int64]
 _FLUSH_EVERY = 32
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 1024
 
 
 class InputRows:
