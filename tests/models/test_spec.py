@@ -192,3 +192,23 @@ def test_memory_and_work_grow_as_they_must() -> None:
     assert spec.inference_memory_bytes(tokens=10) == 2 * spec.parameters + 10 * spec.kv_bytes_per_token()
     assert 0.99 < spec.flops_per_token / (2 * spec.parameters) < 1.01, "two operations a weight"
     assert spec.training_flops_per_token(100) > spec.training_flops_per_token() == 3 * spec.flops_per_token
+
+
+def test_frozen_parts_and_small_states_take_less_memory() -> None:
+    from openautoglm.train.settings import TrainSettings
+
+    spec = PRESETS["base"]
+    full = spec.training_memory_bytes(4096)
+
+    def of(**train: Any) -> int:
+        return spec.training_memory_bytes(4096, **TrainSettings(**train).memory(spec))
+
+    assert of() == full
+    assert full - of(optimiser_state="8bit") == pytest.approx(5.95 * spec.parameters, rel=1e-3)
+    assert full - of(offload=True) == 8 * spec.parameters
+    half = {"layers": spec.layers // 2}
+    assert of(freeze=half) < 0.65 * full
+    assert of(freeze=half) < of(freeze={**half, "embeddings": False}) < full
+    assert of(freeze={**half, "unfreeze": {}}) == full  # at its end everything learns
+    whole = spec.frozen_parameters(spec.layers, embeddings=True)
+    assert whole == spec.parameters - spec.hidden_size - spec.vocab_size * spec.hidden_size

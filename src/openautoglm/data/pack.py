@@ -52,6 +52,8 @@ class Batch:
         blocks: the shapes; their products add up to N.
         rows: index into N of the token that predicts each target token [T].
         labels: the target tokens [T].
+        tokens: place in the store's `ids` of each row [N]; -1 where padded.
+        targets: place in the store's `ids` of each label [T].
         weights: weight of each target token in the objective [T]; None where all weigh the same.
         examples: examples in the batch.
         real_tokens: tokens of these examples as a user counts them: prompt, target and specials of each.
@@ -64,6 +66,8 @@ class Batch:
     blocks: tuple[Block, ...]
     rows: Int64
     labels: Int64
+    tokens: Int64
+    targets: Int64
     weights: Float32 | None
     examples: int
     real_tokens: int
@@ -199,28 +203,32 @@ def _fill(store: TokenStore, rows: Sequence[Sequence[Unit]], sizes: Sequence[int
           weights: Float32 | None = None) -> Batch:
     widths = _widths(sizes)
     ids, positions, segments, branches = np.zeros((4, sum(widths)), np.int64)
+    tokens = np.full(sum(widths), -1, np.int64)
     predicting: list[Int64] = []
-    labels: list[NDArray[np.int32]] = []
+    targets: list[Int64] = []
     ends = np.cumsum(widths)
     for row, units in enumerate(rows):
         at = int(ends[row]) - widths[row]
         for number, unit in enumerate(units, start=1):
             prompt = int(store.prompts[unit[0]])
             span = slice(at, at + prompt)
-            ids[span], positions[span], segments[span] = store[unit[0]][:prompt], np.arange(prompt), number
+            tokens[span] = store.offsets[unit[0]] + np.arange(prompt)
+            positions[span], segments[span] = np.arange(prompt), number
             at = end_of_prompt = at + prompt
             for branch, index in enumerate(unit, start=1):
-                target = store[index][prompt:]
+                target = np.arange(store.offsets[index] + prompt, store.offsets[index + 1])
                 span = slice(at, at + len(target) - 1)
-                ids[span], positions[span] = target[:-1], np.arange(prompt, prompt + len(target) - 1)
+                tokens[span], positions[span] = target[:-1], np.arange(prompt, prompt + len(target) - 1)
                 segments[span], branches[span] = number, branch
                 predicting.append(np.concatenate(([end_of_prompt - 1], np.arange(span.start, span.stop))))
-                labels.append(target)
+                targets.append(target)
                 at = span.stop
     members = [index for units in rows for unit in units for index in unit]
-    of_tokens = None if weights is None else np.repeat(weights[members], [len(target) for target in labels])
+    of_tokens = None if weights is None else np.repeat(weights[members], [len(target) for target in targets])
+    of_labels = np.concatenate(targets)
+    ids[tokens >= 0] = store.ids[tokens[tokens >= 0]]
     return Batch(ids, positions, segments, branches, _blocks(rows, widths), np.concatenate(predicting),
-                 np.concatenate(labels).astype(np.int64), of_tokens, len(members),
+                 store.ids[of_labels].astype(np.int64), tokens, of_labels, of_tokens, len(members),
                  sum(int(store.offsets[index + 1] - store.offsets[index]) for index in members))
 
 

@@ -123,6 +123,8 @@ class GlmSpec(Settings):
         ema: bool = False,
         checkpointing: bool = False,
         trainable: int | None = None,
+        state_bytes: float = 8.0,
+        frozen_layers: int = 0,
     ) -> int:
         """Bytes at the peak of a training step: weights, gradients, AdamW's two states, kept activations.
 
@@ -131,14 +133,21 @@ class GlmSpec(Settings):
             bf16: matrix products run in bf16 autocast (weights stay fp32, a bf16 copy is made).
             ema: a moving average of the weights is kept.
             checkpointing: only the inputs of the layers are kept; one layer is recomputed at a time.
-            trainable: parameters that learn (LoRA); all when None.
+            trainable: parameters that learn (LoRA, or not frozen); all when None.
+            state_bytes: of AdamW's two moments, a parameter: 8 in fp32, about 2 in eight bits, 0 in files.
+            frozen_layers: layers at the bottom that keep nothing.
         """
         learnt = self.parameters if trainable is None else trainable
-        weights = self.parameters * (4 + (2 if bf16 else 0)) + learnt * (12 + (4 if ema else 0))
-        layer = self._activation_bytes(2 if bf16 else 4)
-        kept = self.layers * 4 * self.hidden_size + layer if checkpointing else self.layers * layer
+        weights = int(self.parameters * (4 + (2 if bf16 else 0)) + learnt * (4 + state_bytes + (4 if ema else 0)))
+        layer, layers = self._activation_bytes(2 if bf16 else 4), max(0, self.layers - frozen_layers)
+        kept = layers * 4 * self.hidden_size + layer if checkpointing else layers * layer
         head = self.vocab_size * ((2 if bf16 else 4) + 8) + 12 * self.hidden_size
         return weights + tokens_per_batch * (kept + head)
+
+    def frozen_parameters(self, layers: int, *, embeddings: bool) -> int:
+        """Parameters of the lowest `layers` layers, and of the token embedding (with a head that shares it)."""
+        one = (self.body_parameters - self.hidden_size) // self.layers
+        return min(layers, self.layers) * one + (self.vocab_size * self.hidden_size if embeddings else 0)
 
     def _activation_bytes(self, width: int) -> int:
         """Bytes that a layer keeps of a token for the backward pass; `width` of a value in products.

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from openautoglm.core import hardware
-from openautoglm.core.errors import AutoGLMError, Fault, TaskError
+from openautoglm.core.errors import AutoGLMError, Fault, TaskError, TrainError
 from openautoglm.core.values import Example, Reject
 from openautoglm.data.read.paths import count_bytes, resolve
 from openautoglm.data.read.reader import columns
 from openautoglm.data.read.sample import Sample, sample
+from openautoglm.models.card import read_card
 from openautoglm.pipeline.context import SPLITS, Run
 from openautoglm.pipeline.estimate import Estimate, Rows, estimate
+from openautoglm.pipeline.material import checkpoint_folder, source_of_tokenizer, teacher_folder, template_of
 from openautoglm.pipeline.units import bytes_text
 
 Status = Literal["ok", "warning", "fault"]
@@ -65,6 +67,7 @@ def check(run: Run) -> Check:
             rows = _rows(run, split, paths, found)
             if rows is not None:
                 samples[split] = rows
+    _teacher(run, found)
     train = samples.get("train")
     if train is None or not train.examples or found.faulty:
         return found
@@ -75,7 +78,48 @@ def check(run: Run) -> Check:
         found.add("plan", error.message, "fault", error.remedy or "")
         return found
     found.lines += [Line(*line) for line in found.estimate.lines()]
+    _student(run, found.estimate, found)
     return found
+
+
+def _teacher(run: Run, found: Check) -> None:
+    """Whether the teacher of a distillation is there, whole, and reads texts as the student will."""
+    if run.task.distill.teacher is None:
+        return
+    from openautoglm.models.bundle import open_bundle
+    from openautoglm.pipeline.distil import refuse_strangers
+    from openautoglm.text.tokenizer import Tokenizer
+
+    try:
+        folder, source = teacher_folder(run), source_of_tokenizer(run)
+        assert folder is not None
+        assert source is not None
+        teacher = open_bundle(folder)
+        own = [Tokenizer.load(path) for path in {source, checkpoint_folder(run) or source}]
+        for tokenizer in own:
+            refuse_strangers(teacher.card.tokenizer, teacher.template, tokenizer, template_of(run))
+    except AutoGLMError as error:
+        found.add(error.where if error.where and error.where[0] != "/" else "distill.teacher", error.message, "fault",
+                  error.remedy or "")
+        return
+    found.add("teacher", f"{teacher.spec.parameters:,} parameters: {teacher.spec.layers} layers of width "
+              f"{teacher.spec.hidden_size}")
+
+
+def _student(run: Run, known: Estimate, found: Check) -> None:
+    """Whether the student can begin with its teacher's weights, where that is asked for."""
+    folder = teacher_folder(run)
+    if folder is None or run.task.distill.initialise != "teacher":
+        return
+    from openautoglm.train.student import refuse
+
+    try:
+        if run.task.model.checkpoint is not None:
+            raise TrainError("a student that starts from a checkpoint has weights already", where="distill.initialise",
+                             remedy="leave distill.initialise or model.checkpoint out")
+        refuse(known.plan.spec, read_card(folder).spec)
+    except TrainError as error:
+        found.add("distill.initialise", error.message, "fault", error.remedy or "")
 
 
 def _files(run: Run, split: str, found: Check) -> list[Path]:

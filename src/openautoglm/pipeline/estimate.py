@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from openautoglm.core.hardware import Machine
 from openautoglm.core.values import Example
+from openautoglm.models.card import read_card
 from openautoglm.pipeline.context import Run
 from openautoglm.pipeline.facts import DataFacts, machine_facts
-from openautoglm.pipeline.material import checkpoint_spec, max_positions, source_of_tokenizer, template_of
+from openautoglm.pipeline.material import (
+    checkpoint_spec,
+    max_positions,
+    source_of_tokenizer,
+    teacher_folder,
+    template_of,
+)
 from openautoglm.pipeline.plan import Plan, auto_vocabulary, resolve
 from openautoglm.pipeline.units import bytes_text, minutes_text
 from openautoglm.text.tokenizer import Tokenizer
@@ -140,9 +147,14 @@ def _costs(run: Run, plan: Plan, data: DataFacts, flops_per_s: float, memory_byt
     if train.minutes is not None:
         minutes = min(minutes, train.minutes) if tokens else train.minutes
     lora = run.task.model.tune == "lora"
-    trainable = 2 * run.task.model.lora.rank * spec.layers * 8 * spec.hidden_size if lora else None
-    memory = spec.training_memory_bytes(step_tokens, ema=train.ema_decay is not None, trainable=trainable,
-                                        checkpointing=train.gradient_checkpointing) + 600_000_000
+    special = train.memory(spec)
+    if lora:
+        special["trainable"] = 2 * run.task.model.lora.rank * spec.layers * 8 * spec.hidden_size
+    memory = spec.training_memory_bytes(step_tokens, ema=train.ema_decay is not None,
+                                        checkpointing=train.gradient_checkpointing, **special) + 600_000_000
+    teacher = teacher_folder(run)
+    if teacher is not None:
+        memory += read_card(teacher).spec.inference_memory_bytes(bytes_per_weight=4)
     exported = (1 + len(run.task.export.to)) * (1 + len(run.task.export.packed))
     copies = 4 * spec.parameters * (3 * train.keep + 2 + exported)
     disk = copies + 3 * text_bytes + 4 * data.train_tokens

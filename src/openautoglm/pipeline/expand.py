@@ -11,7 +11,7 @@ from openautoglm.pipeline.positions import Document, KeyPath, key_text
 
 PATH_KEYS: tuple[KeyPath, ...] = (
     ("data", "train"), ("data", "valid"), ("data", "test"), ("tokenizer", "path"), ("model", "checkpoint"),
-    ("search", "storage"), ("export", "to"), ("output",))
+    ("distill", "teacher"), ("search", "storage"), ("export", "to"), ("output",))
 """Where variables are expanded; elsewhere (templates, expressions) a dollar sign is an ordinary character."""
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")

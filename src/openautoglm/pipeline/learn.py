@@ -10,13 +10,15 @@ import torch
 from openautoglm.core.errors import TaskError
 from openautoglm.core.files import fingerprint
 from openautoglm.data.jsonl import read_examples
+from openautoglm.data.tokens import TokenStore
 from openautoglm.evaluate.run import group_cases
 from openautoglm.models import hf
 from openautoglm.models.bundle_writer import write_bundle
 from openautoglm.models.spec import GlmSpec
 from openautoglm.pipeline.context import Run
+from openautoglm.pipeline.distil import School, teacher_of
 from openautoglm.pipeline.generation import author_in_training
-from openautoglm.pipeline.material import Material, checkpoint_folder, template_of
+from openautoglm.pipeline.material import Material, checkpoint_folder, max_positions, template_of
 from openautoglm.pipeline.plan import Plan
 from openautoglm.pipeline.sampled import dev_hook, evenly
 from openautoglm.pipeline.training import device, drive, fresh_model
@@ -34,8 +36,9 @@ def learn(run: Run, plan: Plan, material: Material) -> dict[str, Any]:
         TrainError, CheckpointError: as the training room.
         TaskError: the checkpoint to start from does not fit its tokenizer.
     """
-    model, spec, adapted = _start(run, plan)
     tokenizer, template = material.tokenizer(), template_of(run)
+    teacher = teacher_of(run, tokenizer, template)
+    model, spec, adapted = _start(run, plan)
     if tokenizer.vocab_size > spec.vocab_size:
         raise TaskError(f"the tokenizer has {tokenizer.vocab_size:,} entries, the model {spec.vocab_size:,}",
                         where="model.checkpoint", remedy="use the checkpoint's own tokenizer (leave tokenizer out)")
@@ -43,13 +46,24 @@ def learn(run: Run, plan: Plan, material: Material) -> dict[str, Any]:
     if plan.train.best_by != "valid_loss":
         cases = evenly(group_cases(read_examples(run.split("valid"))), run.task.evaluate.checkpoint_cases)
         hook = dev_hook(run, author_in_training(model, template, tokenizer), cases, (plan.train.best_by,))
-    events = drive(model, material.store("train"), material.store("valid"), plan.train, run.train, label="train",
-                   on_validate=hook)
+    goal, store = None, material.store("train")
+    valid: TokenStore | None = material.store("valid")
+    if teacher is not None:
+        school = School(teacher, run.task.distill, run.train)
+        if run.task.model.checkpoint is None:
+            school.start(model, spec)
+        store = school.store(store, run.split("train"), max_positions(run))
+        goal = school.goal(model, plan.train)
+        if run.task.distill.responses.use == "only" and hook is None:
+            valid = None  # the likelihood of the data's targets says little of a student that never sees them
+    events = drive(model, store, valid, plan.train, run.train, label="train", on_validate=hook, goal=goal)
     last = deque(events, maxlen=1)
     if adapted:
         model = merge_lora(model)
     write_bundle(run.trained, model=model, spec=spec, tokenizer=tokenizer, template=template, card_facts={
-        "data": data_fingerprint(run), "recipe": {"train": plan.train.model_dump(mode="json")}})
+        "data": data_fingerprint(run), "recipe": {
+            "train": plan.train.model_dump(mode="json"),
+            **({"distill": run.task.distill.model_dump(mode="json")} if teacher else {})}})
     return _facts(last[0] if last else None, spec)
 
 

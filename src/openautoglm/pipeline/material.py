@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from openautoglm.core.errors import DataError
+from openautoglm.core.errors import DataError, TaskError
 from openautoglm.core.values import Example
 from openautoglm.data.jsonl import read_examples
 from openautoglm.data.tokens import TokenStore, build_store, open_store
+from openautoglm.models.card import CARD_NAME, read_card
 from openautoglm.models.spec import GlmSpec
 from openautoglm.pipeline.context import Run
 from openautoglm.pipeline.facts import DataFacts
@@ -99,10 +100,26 @@ def _texts(examples: Iterator[Example]) -> Iterator[str]:
 
 
 def source_of_tokenizer(run: Run) -> Path | None:
-    """The folder whose tokenizer is used as it is: the task's, or the checkpoint's; None: one is trained."""
+    """The folder whose tokenizer is used as it is: the task's, the teacher's, or the checkpoint's; None: one is
+    trained."""
     if run.task.tokenizer.path is not None:
         return run.base / run.task.tokenizer.path
-    return checkpoint_folder(run)
+    return teacher_folder(run) or checkpoint_folder(run)
+
+
+def teacher_folder(run: Run) -> Path | None:
+    """The folder of the teacher's bundle; None: there is no teacher.
+
+    Raises:
+        TaskError: there is no bundle.
+    """
+    if run.task.distill.teacher is None:
+        return None
+    folder = run.base / run.task.distill.teacher
+    if not (folder / CARD_NAME).is_file():
+        raise TaskError(f"{folder} is no bundle", where="distill.teacher",
+                        remedy="give the folder of a bundle, for example runs/NAME/bundle")
+    return folder
 
 
 def checkpoint_folder(run: Run) -> Path | None:
@@ -125,15 +142,14 @@ def checkpoint_spec(run: Run) -> GlmSpec | None:
 
 
 def template_of(run: Run) -> Template:
-    """The prompt form: the task's, that of a bundle to start from, glm4 for another checkpoint, else pair."""
+    """The prompt form: the task's, that of the teacher or of a bundle to start from, glm4 for another checkpoint, else
+    pair."""
     asked = run.task.model
     if asked.template != "auto":
         return Template(kind=asked.template, system=asked.system)
-    folder = checkpoint_folder(run)
+    folder = teacher_folder(run) or checkpoint_folder(run)
     if folder is None:
         return Template(kind="pair", system=asked.system)
-    from openautoglm.models.card import CARD_NAME, read_card
-
     if not (folder / CARD_NAME).is_file():
         return Template(kind="glm4", system=asked.system)
     own = read_card(folder).template
@@ -142,5 +158,6 @@ def template_of(run: Run) -> Template:
 
 def max_positions(run: Run) -> int:
     """The longest example in tokens: the task's, the checkpoint's, or `MAX_POSITIONS`."""
-    spec = checkpoint_spec(run)
-    return run.task.model.max_positions or (min(spec.max_positions, 8192) if spec else MAX_POSITIONS)
+    spec, teacher = checkpoint_spec(run), teacher_folder(run)
+    longest = run.task.model.max_positions or (min(spec.max_positions, 8192) if spec else MAX_POSITIONS)
+    return min(longest, read_card(teacher).spec.max_positions) if teacher else longest

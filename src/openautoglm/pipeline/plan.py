@@ -182,7 +182,7 @@ def _search_minutes(task: Task, reasons: dict[str, str]) -> float:
     if "enabled" not in search.model_fields_set:
         wanted = budget.trials is not None or budget.minutes >= SEARCH_FROM_MINUTES or bool(search.model_fields_set)
         reasons["search.enabled"] = f"asked for, or {SEARCH_FROM_MINUTES:g} minutes and more"
-    if not wanted or budget.trials == 0 or task.model.checkpoint is not None:
+    if not wanted or budget.trials == 0 or task.model.checkpoint is not None or task.distill.teacher:
         return 0.0
     return search.minutes or budget.minutes * search.share
 

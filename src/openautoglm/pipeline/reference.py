@@ -24,8 +24,8 @@ This file is written by `python -m openautoglm.pipeline.reference` from the sett
 
 A task file is one YAML mapping. Only `data` is required. Unknown keys are refused, and every fault of a file is
 reported at once with its line and column. In paths (`data.train`, `data.valid`, `data.test`, `tokenizer.path`,
-`model.checkpoint`, `search.storage`, `export.to`, `output`) the forms `${NAME}` and `${NAME:-default}` stand for
-environment variables; relative paths start from the task file's folder.
+`model.checkpoint`, `distill.teacher`, `search.storage`, `export.to`, `output`) the forms `${NAME}` and
+`${NAME:-default}` stand for environment variables; relative paths start from the task file's folder.
 
 One dial first: `model.size` and `budget.minutes` set everything that is left out; what you write wins.
 `autoglm check TASK` shows what would be chosen, and a run keeps it, with reasons, in `plan.json`.

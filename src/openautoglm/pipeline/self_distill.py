@@ -22,7 +22,7 @@ from openautoglm.models import hf
 from openautoglm.models.bundle import Bundle, open_bundle
 from openautoglm.models.bundle_writer import write_bundle
 from openautoglm.pipeline.context import Run
-from openautoglm.pipeline.distilltask import SelfDistillTask
+from openautoglm.pipeline.distilltask import Responses, SelfDistillTask
 from openautoglm.pipeline.engines import author_of
 from openautoglm.pipeline.generation import Answer, Author
 from openautoglm.pipeline.plan import Plan
@@ -47,11 +47,11 @@ def self_distill(run: Run, plan: Plan) -> dict[str, Any]:
     """
     section, folder = run.task.self_distill, run.self_distill
     bundle = open_bundle(run.trained)
-    cases = _cases(run, bundle)
+    cases = cases_of(run.split("train"), bundle, section.sources)
     if not cases:
         raise TaskError("plain text has no sources to write targets for", where="self_distill",
                         remedy="leave the section out")
-    kept = write_targets(folder / "targets.jsonl", author_of(bundle), cases, section, _bound(bundle, cases))
+    kept = write_targets(folder / "targets.jsonl", author_of(bundle), cases, section, bound_of(bundle, cases))
     store = _store(folder, bundle, plan)
     model = bundle.model().to(device())
     if plan.dropout:
@@ -72,7 +72,8 @@ def settings_of(section: SelfDistillTask, train: TrainSettings) -> TrainSettings
         "agreement": 0.0, "best_by": "valid_loss", "patience": None, "validate_every_passes": section.passes})
 
 
-def write_targets(path: Path, author: Author, cases: Sequence[Case], section: SelfDistillTask, bound: int) -> int:
+def write_targets(path: Path, author: Author, cases: Sequence[Case], section: SelfDistillTask | Responses, bound: int,
+                  label: str = "self-distill") -> int:
     """Write one example per case to `path`, with an empty target where no candidate ended; return those with a target.
 
     Whole chunks that a former call left are kept.
@@ -84,24 +85,24 @@ def write_targets(path: Path, author: Author, cases: Sequence[Case], section: Se
         bound, section.decoding.max_new_tokens)})
     path.parent.mkdir(parents=True, exist_ok=True)
     done = _whole_chunks(path, len(cases))
-    with path.open("ab") as file, progress(len(cases), "self-distill: targets", "records") as bar:
+    with path.open("ab") as file, progress(len(cases), f"{label}: targets", "records") as bar:
         bar.advance(done)
         for start in range(done, len(cases), CHUNK):
             chunk = cases[start : start + CHUNK]
             answers = author.answer(chunk, sampling)
             lines = [encode_example(Example(case.source, chosen_target(case, answer, section.choose) or "",
-                                            Origin("self_distill", start + place), case.fields, case.turns))
+                                            Origin(label.replace("-", "_"), start + place), case.fields, case.turns))
                      for place, (case, answer) in enumerate(zip(chunk, answers, strict=True), 1)]
             file.write(("\n".join(lines) + "\n").encode())
             file.flush()
             bar.advance(len(chunk))
     kept = sum(1 for _ in read_targets(path))
     if kept < len(cases):
-        _log.warning("self-distill: %d of %d sources have no text that ended within %d tokens; they are left out",
+        _log.warning("%s: %d of %d sources have no text that ended within %d tokens; they are left out", label,
                      len(cases) - kept, len(cases), sampling.max_new_tokens)
     if not kept:
-        raise TaskError(f"no text of the model ended within {sampling.max_new_tokens} tokens", where="self_distill",
-                        remedy="train longer, or leave the section out")
+        raise TaskError(f"no text of the model ended within {sampling.max_new_tokens} tokens",
+                        where=label.replace("-", "_"), remedy="train longer, or leave the section out")
     return kept
 
 
@@ -146,15 +147,15 @@ def _is_example(line: bytes) -> bool:
     return True
 
 
-def _cases(run: Run, bundle: Bundle) -> list[Case]:
-    """The training sources with their references, those left out that training left out: without room for an answer."""
-    grouped = (case for case in group_cases(read_examples(run.split("train"))) if case.source or case.turns)
+def cases_of(path: Path, bundle: Bundle, most: int) -> list[Case]:
+    """Sources of a split with their references, those left out that training left out: without room for an answer."""
+    grouped = (case for case in group_cases(read_examples(path)) if case.source or case.turns)
     room = [case for case in grouped if len(bundle.template.prompt(case.source, case.turns, bundle.tokenizer))
             < bundle.spec.max_positions]
-    return evenly(room, run.task.self_distill.sources)
+    return evenly(room, most)
 
 
-def _bound(bundle: Bundle, cases: Sequence[Case]) -> int:
+def bound_of(bundle: Bundle, cases: Sequence[Case]) -> int:
     """Half more tokens than the longest of some references has."""
     sample = evenly(cases, 2000)
     return max(16, max(len(bundle.tokenizer.encode(text)) for case in sample for text in case.references) * 3 // 2)

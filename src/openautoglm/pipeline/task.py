@@ -14,7 +14,7 @@ from openautoglm.core.errors import AutoGLMError, Fault, TaskError
 from openautoglm.core.settings import Settings
 from openautoglm.data.clean_settings import CleanSettings
 from openautoglm.data.settings import DataSettings
-from openautoglm.pipeline.distilltask import SelfDistillTask
+from openautoglm.pipeline.distilltask import DistilTask, SelfDistillTask
 from openautoglm.pipeline.evaluation import EvaluateTask
 from openautoglm.pipeline.expand import expand
 from openautoglm.pipeline.faults import faults_of
@@ -38,6 +38,8 @@ class Task(Settings):
     budget: Budget = Field(default_factory=Budget, description="What the run may cost.")
     search: SearchTask = Field(default_factory=SearchTask, description="The search over shape and training.")
     train: TrainSettings = Field(default_factory=TrainSettings, description="The training loop.")
+    distill: DistilTask = Field(
+        default_factory=DistilTask, description="A teacher that the model learns from, beside the data.")
     self_distill: SelfDistillTask = Field(
         default_factory=SelfDistillTask, description="What follows training: the model learns its own best texts.")
     evaluate: EvaluateTask = Field(default_factory=EvaluateTask, description="Metrics and decodings.")

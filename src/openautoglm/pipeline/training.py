@@ -14,6 +14,7 @@ from openautoglm.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from openautoglm.train.goal import Goal
 
 Hook = Callable[[Any, int], Mapping[str, float]]
 
@@ -34,13 +35,14 @@ def fresh_model(spec: GlmSpec, *, seed: int, dropout: float, attention_dropout: 
 
 def drive(model: Any, train_store: TokenStore, valid_store: TokenStore | None, settings: TrainSettings,
           folder: Path | None, *, label: str, on_validate: Hook | None = None,
-          masks: Mapping[str, Tensor] | None = None) -> Generator[StepEvent]:
+          goal: Goal | None = None, masks: Mapping[str, Tensor] | None = None) -> Generator[StepEvent]:
     """Train with a progress bar (real tokens/s, loss, time left), passing the events on."""
     from openautoglm.train.loop import train
 
     total = train_store.tokens * settings.passes if settings.passes else settings.tokens
     bar_started = 0
-    events = train(model, train_store, valid_store, settings, folder, on_validate=on_validate, masks=masks)
+    events = train(model, train_store, valid_store, settings, folder, on_validate=on_validate, goal=goal,
+                   masks=masks)
     with progress(total, label, "tokens") as bar:
         try:
             for event in events:

@@ -71,7 +71,8 @@ class Trials:
         plan = self._rough(point)
         mean = self._material(self.plan.spec.vocab_size).store("train")
         tokens = int(plan.train.batch * mean.tokens / len(mean)) // plan.train.accumulation + plan.train.row_tokens
-        return float(plan.spec.training_memory_bytes(tokens) - self.machine.memory_bytes)
+        needed = plan.spec.training_memory_bytes(tokens, **plan.train.memory(plan.spec))
+        return float(needed - self.machine.memory_bytes)
 
     def time_excess(self, point: Point) -> float:
         """Cost of a token, in costs of the planned model's, over `COSTLIER`."""

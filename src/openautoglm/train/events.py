@@ -61,3 +61,4 @@ class RunState:
     best_step: int | None = None
     worse_in_a_row: int = 0
     finished: bool = False
+    thawed: int = 0

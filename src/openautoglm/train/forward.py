@@ -12,6 +12,7 @@ hold both forwards equal.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from openautoglm.data.pack import Batch
 from openautoglm.train import fused
+from openautoglm.train.freeze import bare, depth
 from openautoglm.train.objective import cross_entropy_sums
 
 _WALKABLE = frozenset({"GlmDecoderLayer", "Glm4DecoderLayer"})
@@ -88,17 +90,26 @@ class Halves:
     after: Callable[..., Tensor]
 
 
+@dataclass(frozen=True)
+class Start:
+    """Hidden states [N, H] that enter layer number `layer`, known before: what lies below is not computed."""
+
+    layer: int
+    hidden: Tensor
+
+
 def loss_sums(model: Any, inputs: Inputs, *, smoothing: float = 0.0, recompute: bool = False,
-              halves: Halves | None = None) -> tuple[Tensor, Tensor]:
+              halves: Halves | None = None, start: Start | None = None) -> tuple[Tensor, Tensor]:
     """Sums over the target tokens of the objective and the plain negative log likelihood, fp32, in nats.
 
     Args:
         smoothing: label smoothing.
         recompute: gradient checkpointing, layer by layer.
         halves: `compiled()` ones; None runs eagerly.
+        start: where the walk begins; None: at the ids.
     """
     base = bare(model)
-    hidden = needed_hidden(base, inputs, halves or EAGER, recompute=recompute)
+    hidden = needed_hidden(base, inputs, halves or EAGER, recompute=recompute, start=start)
     if inputs.which is not None:
         hidden = hidden.index_select(0, inputs.which)
     if type(base.lm_head) is nn.Linear:
@@ -109,11 +120,6 @@ def loss_sums(model: Any, inputs: Inputs, *, smoothing: float = 0.0, recompute: 
     return objective, F.cross_entropy(logits.detach(), inputs.labels, reduction="sum")
 
 
-def bare(model: Any) -> Any:
-    """The causal language model itself, also where peft wraps it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def walkable(model: Any) -> bool:
     """Whether our own walk knows the model's layers."""
     base = bare(model)
@@ -121,21 +127,41 @@ def walkable(model: Any) -> bool:
     return known and base.config.hidden_act == "silu"
 
 
-def needed_hidden(model: Any, inputs: Inputs, halves: Halves, *, recompute: bool = False) -> Tensor:
-    """Return the final hidden states at the needed rows, [R, H]."""
+def needed_hidden(model: Any, inputs: Inputs, halves: Halves, *, recompute: bool = False, start: Start | None = None,
+                  taps: dict[int, Tensor] | None = None) -> Tensor:
+    """Return the final hidden states at the needed rows, [R, H].
+
+    Args:
+        taps: its keys are numbers of layers; their outputs at the needed rows [R, H] are put there. Ours only: the
+            model must be `walkable`.
+    """
     body = model.model
     if not walkable(model):
         return _own_forward(body, inputs).index_select(0, inputs.needed)
-    x_NH = body.embed_tokens(inputs.ids)
+    frozen, last = depth(model), len(body.layers) - 1
     turns = rotary(body.rotary_emb, inputs.positions)
-    last = len(body.layers) - 1
-    for number, block in enumerate(body.layers):
-        args = (block, x_NH, turns, inputs, halves, inputs.needed if number == last else None)
-        if recompute and torch.is_grad_enabled():
-            x_NH = checkpoint(decoder_layer, *args, use_reentrant=False)
-        else:
-            x_NH = decoder_layer(*args)
+    x_NH = body.embed_tokens(inputs.ids) if start is None else start.hidden
+    for number in range(0 if start is None else start.layer, last + 1):
+        args = (body.layers[number], x_NH, turns, inputs, halves, inputs.needed if number == last else None)
+        with nullcontext() if number >= frozen else torch.no_grad():
+            if recompute and torch.is_grad_enabled():
+                x_NH = checkpoint(decoder_layer, *args, use_reentrant=False)
+            else:
+                x_NH = decoder_layer(*args)
+        if taps is not None and number in taps:
+            taps[number] = x_NH if number == last else x_NH.index_select(0, inputs.needed)
     return norm(body.norm, x_NH)
+
+
+def lower_hidden(model: Any, inputs: Inputs, layers: int) -> Tensor:
+    """Return the hidden states after the lowest `layers` layers at all rows, [N, H], without autograd."""
+    body = model.model
+    with torch.no_grad():
+        x_NH = body.embed_tokens(inputs.ids)
+        turns = rotary(body.rotary_emb, inputs.positions)
+        for block in body.layers[:layers]:
+            x_NH = decoder_layer(block, x_NH, turns, inputs, EAGER, None)
+    return x_NH  # type: ignore[no-any-return]
 
 
 def _own_forward(body: Any, inputs: Inputs) -> Tensor:

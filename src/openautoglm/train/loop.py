@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ from openautoglm.data.pack import Unit, collate, plan_pass
 from openautoglm.data.tokens import TokenStore
 from openautoglm.train import precision
 from openautoglm.train.checkpoint import Checkpoints
+from openautoglm.train.distil import LOGITS
 from openautoglm.train.events import RunState, StepEvent
-from openautoglm.train.forward import compiled, loss_sums, to_inputs
+from openautoglm.train.forward import compiled, to_inputs
+from openautoglm.train.freeze import Freezer
+from openautoglm.train.goal import CrossEntropy, Goal
 from openautoglm.train.interrupt import stop_request
 from openautoglm.train.masked import Masked
 from openautoglm.train.memory import keep_freed_memory
@@ -30,13 +33,15 @@ from openautoglm.train.optim import FlatAdamW
 from openautoglm.train.record import Recorder
 from openautoglm.train.schedule import ema_decay, learning_rate
 from openautoglm.train.settings import TrainSettings
+from openautoglm.train.states import NAME as FROZEN
+from openautoglm.train.states import FrozenStates
 from openautoglm.train.validate import valid_loss
 
 Hook = Callable[[Any, int], Mapping[str, float]]
 
 
 def train(model: Any, train_store: TokenStore, valid_store: TokenStore | None, settings: TrainSettings,
-          folder: Path | None, *, on_validate: Hook | None = None,
+          folder: Path | None, *, on_validate: Hook | None = None, goal: Goal | None = None,
           masks: Mapping[str, torch.Tensor] | None = None) -> Iterator[StepEvent]:
     """Train `model` in place, yielding an event after every optimiser step.
 
@@ -51,6 +56,7 @@ def train(model: Any, train_store: TokenStore, valid_store: TokenStore | None, s
         folder: for checkpoints, best weights and metrics; None keeps nothing on disk.
         on_validate: called at each validation with the model (in evaluation mode, averaged if so set) and
         step.
+        goal: what a step minimises; None: the cross entropy of the targets.
         masks: which weights of a parameter stay, bool in its shape, by name; the others are zero after every step.
 
     Raises:
@@ -58,7 +64,7 @@ def train(model: Any, train_store: TokenStore, valid_store: TokenStore | None, s
         TrainError: a loss or gradient that is not finite, an unknown `best_by`.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is written; it says how to resume.
     """
-    run = Run(model, train_store, valid_store, settings, folder, on_validate, masks)
+    run = Run(model, train_store, valid_store, settings, folder, on_validate, goal, masks)
     run.resume()
     if not run.state.finished:
         recorder = Recorder(folder, after_step=run.state.step, tensorboard=settings.tensorboard)
@@ -76,7 +82,7 @@ class Run:
 
     def __init__(self, model: Any, train_store: TokenStore, valid_store: TokenStore | None,
                  settings: TrainSettings, folder: Path | None, on_validate: Hook | None,
-                 masks: Mapping[str, torch.Tensor] | None = None) -> None:
+                 goal: Goal | None = None, masks: Mapping[str, torch.Tensor] | None = None) -> None:
         self.model, self.store, self.valid_store = model, train_store, valid_store
         self.settings, self.hook = settings, on_validate
         self.device = next(model.parameters()).device
@@ -85,23 +91,30 @@ class Run:
             keep_freed_memory()
         self.weights = store_weights(train_store, settings.agreement) if settings.agreement else None
         self.masked = Masked(model, masks or {})  # first: averages begin with its zeros
-        self.optim = FlatAdamW(model, settings)
+        self.goal = goal or CrossEntropy(settings.label_smoothing)
+        self.freezer, self.folder = Freezer(model, settings.freeze), folder
+        self.frozen: FrozenStates | None = None
+        self.optim = FlatAdamW(model, settings, more=self.goal.module,
+                               scratch=folder / "moments" if folder is not None else None)
         self.state = RunState()
         self.best_weights: dict[str, torch.Tensor] | None = None
-        identity = settings.numeric() | {
+        identity = settings.numeric() | dict(self.goal.identity) | {
             "train data": train_store.fingerprint, "validation data": valid_store and valid_store.fingerprint,
             "model": fingerprint([[key, places] for key, places in self.optim.layout.items()]),
         } | self.masked.identity
         self.checkpoints = Checkpoints(folder, identity, settings.keep) if folder is not None else None
         self._rates: deque[tuple[int, float]] = deque(maxlen=32)
         self._written_at = time.monotonic()
-        self._forward = partial(loss_sums, smoothing=settings.label_smoothing,
-                                recompute=settings.gradient_checkpointing,
-                                halves=compiled() if settings.compile == "on" else None)
+        self._how: dict[str, Any] = {"recompute": settings.gradient_checkpointing,
+                                     "halves": compiled() if settings.compile == "on" else None}
 
     def steps(self) -> Iterator[StepEvent]:
         """Run to the end of the nearest limit, or until patience ends."""
         plan = self._plan()
+        freeze = self.settings.freeze
+        if freeze is not None and freeze.cache and not self.freezer.stage:
+            self.frozen = FrozenStates(self.model, self.store, freeze, self.folder, self.precision)
+        self.goal.prepare(self.store, self.folder, self.precision)
         self._written_at = time.monotonic()
         while not self.state.finished:
             if self.state.step_in_pass >= len(plan):
@@ -132,12 +145,14 @@ class Run:
         targets = sum(len(batch.labels) for batch in batches)
         mass = sum(float(len(batch.labels) if batch.weights is None else batch.weights.sum()) for batch in batches)
         torch.manual_seed((s.seed * 1_000_003 + state.step) % 2**63)
+        self._thaw(self.freezer.due(self._progress(state.pass_number + state.step_in_pass / steps_in_pass)))
         self.model.train()
         self.optim.zero()
         objective = nll = 0.0
         for batch in batches:
+            start = self.frozen.start(self.model, batch) if self.frozen is not None else None
             with precision.autocast(self.precision, self.device):
-                part, part_nll = self._forward(self.model, to_inputs(batch, self.device))
+                part, part_nll = self.goal(self.model, batch, to_inputs(batch, self.device), start=start, **self._how)
             (part / mass).backward()  # type: ignore[no-untyped-call]
             objective, nll = objective + float(part.detach()), nll + float(part_nll)
         state.step += 1
@@ -153,6 +168,13 @@ class Run:
         real = sum(batch.real_tokens for batch in batches)
         return StepEvent(state.step, passes, progress, state.tokens, state.target_tokens, objective / mass,
                          nll / targets, lr, norm, float(real), 0.0, 0.0)
+
+    def _thaw(self, stage: int) -> None:
+        """Let the parts up to `stage` learn from now on."""
+        for number in range(self.freezer.stage + 1, stage + 1):
+            self.freezer.thaw(number)
+            self.optim.thaw(number)
+        self.state.thawed = self.freezer.stage
 
     def _progress(self, passes: float) -> float:
         s = self.settings
@@ -241,6 +263,7 @@ class Run:
         if found is None:
             return
         self.state, tensors = found
+        self._thaw(self.state.thawed)
         self.optim.load(tensors)
         log.get(__name__).info("resumed", extra={"step": self.state.step, "passes": self.state.pass_number})
 
@@ -256,3 +279,7 @@ class Run:
         """Wait for a checkpoint under way."""
         if self.checkpoints is not None:
             self.checkpoints.join()
+        if self.folder is not None and self.state.finished:
+            self.frozen = None
+            for name in (FROZEN, LOGITS, "moments"):
+                shutil.rmtree(self.folder / name, ignore_errors=True)

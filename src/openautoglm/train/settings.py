@@ -8,9 +8,13 @@ from pydantic import Field, model_validator
 
 from openautoglm.core.settings import Settings
 from openautoglm.data.pack import Layout
+from openautoglm.models.spec import GlmSpec
+from openautoglm.train.freeze import FreezeSettings
 
-PRACTICAL = frozenset({"checkpoint_every_minutes", "checkpoint_every_steps", "keep", "tensorboard"})
+PRACTICAL = frozenset({"checkpoint_every_minutes", "checkpoint_every_steps", "keep", "tensorboard", "offload"})
 """Settings that change no number; a run may be resumed with others."""
+_LATER = {"optimiser_state": "fp32", "freeze": None}
+"""Settings that came later, with the value that means what was done before: finished runs stay finished."""
 
 
 class TrainSettings(Settings):
@@ -49,6 +53,9 @@ class TrainSettings(Settings):
         compile: ``on`` compiles the layers around attention (torch.compile); on 2 cores in fp32 it gained 0 to 11 %
             and took a minute or more. ``auto`` does not compile so far.
         gradient_checkpointing: recompute layers in the backward pass: less memory, more time.
+        optimiser_state: ``8bit`` keeps AdamW's two moments in eight bits a value, a quarter of the memory.
+        offload: map AdamW's moments to files in the run folder, which the system may write out when memory is short.
+        freeze: what does not learn.
         seed: order of the examples and dropout; left out, the task's `seed`.
         validate_every_passes: passes between validations; there is one at the end always.
         valid_rows: examples of the validation set that are used, evenly spaced; None for all.
@@ -85,6 +92,9 @@ class TrainSettings(Settings):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     gradient_checkpointing: bool = False
+    optimiser_state: Literal["fp32", "8bit"] = "fp32"
+    offload: bool = False
+    freeze: FreezeSettings | None = None
     seed: int = Field(default=0, ge=0)
     validate_every_passes: float = Field(default=1.0, gt=0)
     valid_rows: int | None = Field(default=1024, gt=0)
@@ -107,6 +117,20 @@ class TrainSettings(Settings):
         """Whether the best value of `best_by` is the smallest."""
         return self.best_mode == "min" or (self.best_mode == "auto" and self.best_by == "valid_loss")
 
+    def memory(self, spec: GlmSpec) -> dict[str, Any]:
+        """What freezing and the optimiser's state change in `GlmSpec.training_memory_bytes`; gradual thawing ends with
+        everything."""
+        state = 0.0 if self.offload else 2.05 if self.optimiser_state == "8bit" else 8.0
+        freeze = self.freeze
+        if freeze is None or freeze.unfreeze is not None:
+            return {"state_bytes": state}
+        frozen = spec.frozen_parameters(freeze.layers, embeddings=freeze.freezes_embeddings)
+        return {"state_bytes": state, "trainable": spec.parameters - frozen,
+                "frozen_layers": freeze.layers if freeze.freezes_embeddings else 0}
+
     def numeric(self) -> dict[str, Any]:
         """Return the settings that change the numbers of a run, as JSON holds them."""
-        return self.model_dump(mode="json", exclude=set(PRACTICAL))
+        numbers = self.model_dump(mode="json", exclude=set(PRACTICAL))
+        if self.freeze is not None:
+            numbers["freeze"] = self.freeze.model_dump(mode="json", exclude={"cache_gib"})
+        return {name: value for name, value in numbers.items() if name not in _LATER or value != _LATER[name]}

@@ -88,6 +88,7 @@ def card_facts(run: Run) -> dict[str, Any]:
         "recipe": {"name": run.task.name, "seed": run.task.seed, "decoding": scores["decodings"][chosen],
                    "decoding_name": chosen, "record": run.task.data.model_dump(mode="json", include=_SHAPE),
                    "clean": run.task.clean.model_dump(mode="json", exclude={"workers"}),
+                   **({"distill": run.task.distill.model_dump(mode="json")} if run.task.distill.teacher else {}),
                    "self_distill": run.task.self_distill.model_dump(mode="json"),
                    "plan": plan.model_dump(mode="json", exclude={"reasons"}),
                    "start": run.task.model.model_dump(mode="json", include={"checkpoint", "tune", "lora"})}}

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from openautoglm.core.files import read_json
+from openautoglm.models.card import CARD_NAME
 from openautoglm.pipeline.context import Run
+from openautoglm.pipeline.material import teacher_folder
 from openautoglm.pipeline.plan import Plan
 
 
@@ -20,8 +22,12 @@ class TrainStage:
 
     def inputs(self, run: Run) -> Any:
         """Everything that changes the model's numbers."""
-        plan = run.plan()
-        return {"spec": plan.spec.model_dump(mode="json"), "train": plan.train.numeric(), "dropout": plan.dropout,
+        plan, teacher = run.plan(), teacher_folder(run)
+        taught = {} if teacher is None else {
+            "distill": run.task.distill.model_dump(mode="json", exclude={"teacher", "cache_gib"}),
+            "teacher": list(run.state.file_hashes([teacher / CARD_NAME]).values())}
+        return taught | {
+                "spec": plan.spec.model_dump(mode="json"), "train": plan.train.numeric(), "dropout": plan.dropout,
                 "attention_dropout": plan.attention_dropout, "point": chosen_point(run),
                 "start": run.task.model.model_dump(mode="json", include={"checkpoint", "tune", "lora"}),
                 "checkpoints by": run.task.evaluate.model_dump(
