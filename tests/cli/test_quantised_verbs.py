@@ -76,8 +76,8 @@ def test_generate_and_evaluate(bundles: tuple[Path, Path], tmp_path: Path) -> No
     assert refused.returncode == 1
     assert "holds quantised weights already" in refused.stderr
     (tmp_path / "data.jsonl").write_text(RECORDS)
-    done = autoglm("evaluate", bundles[1], "--data", tmp_path / "data.jsonl", "--source", "source", "--target", "target",
-                   "--metrics", "bleu", "--output", tmp_path / "scores", "--bootstrap", "20")
+    done = autoglm("evaluate", bundles[1], "--data", tmp_path / "data.jsonl", "--source", "source", "--target",
+                   "target", "--metrics", "bleu", "--output", tmp_path / "scores", "--bootstrap", "20")
     assert done.returncode == 0, done.stderr
     assert "3 records" in done.stdout
 
