@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from openautoglm.core.errors import BundleError
-from openautoglm.core.files import atomic_folder, sha256_file, write_json
+from openautoglm.core.files import atomic_folder, atomic_write, read_json, sha256_file, write_json
 from openautoglm.models.bundle import Bundle, is_packed, open_bundle
 from openautoglm.models.card import CARD_NAME, Card, versions
 from openautoglm.models.checkpoint import read_config, read_spec
@@ -52,7 +53,7 @@ def write_quantised_bundle(path: str | Path, parent: Bundle | str | Path,
     config = read_config(folder)
     with atomic_folder(path) as part:
         for file in _carried(folder, card):
-            shutil.copyfile(file, part / file.name)
+            _carry(file, part / file.name)
         write_json(part / "config.json", config if spec == old else {**config, **spec.config()})
         with QuantisedWriter(part / QUANTISED_NAME, metadata) as writer:
             _write(writer, tensors, spec, str(path))
@@ -83,6 +84,19 @@ def _carried(folder: Path, card: Card | None) -> list[Path]:
         names = [file.name for file in sorted(folder.iterdir())
                  if file.is_file() and file.suffix in _TEXTS and not file.name.endswith(".safetensors.index.json")]
     return [folder / name for name in names if name not in _OWN]
+
+
+def _carry(file: Path, to: Path) -> None:
+    """Copy a file; a tokenizer without the blanks between its words, which are a good part of a small bundle."""
+    if file.name != "tokenizer.json":
+        shutil.copyfile(file, to)
+        return
+    try:
+        content = read_json(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"cannot be read: {error}", where=str(file), remedy="fetch the checkpoint again") from error
+    with atomic_write(to) as out:
+        json.dump(content, out, ensure_ascii=False, separators=(",", ":"))
 
 
 def _write(writer: QuantisedWriter, tensors: Iterable[tuple[str, QuantisedMatrix | Float32 | Bf16]], spec: GlmSpec,
