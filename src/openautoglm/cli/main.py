@@ -22,6 +22,7 @@ VERBS = {
     "evaluate": "Score a bundle, or predictions against references.",
     "generate": "Generate with a bundle, JSON lines out.",
     "serve": "Serve a bundle over HTTP, in the form of OpenAI's interface.",
+    "edge": "Make a small program of a bundle, to run without Python.",
     "graph": "Show the graph of a model, and what the rules make of it.",
     "models": "Models in the registry: versions, aliases, stages, routes.",
     "keys": "Keys of the service: create, list, revoke.",

@@ -35,6 +35,7 @@ NEEDS: dict[str, Need] = {
     "evaluate": Need(_SCORES, memory_gib=1),
     "generate": Need(memory_gib=1),
     "serve": Need(_SERVE, memory_gib=1),
+    "edge": Need(memory_gib=1),
     "graph": Need(),
     "models": Need(_REGISTRY),
     "keys": Need((*_REGISTRY, "argon2")),
