@@ -119,8 +119,13 @@ class _Parser:
         else:
             least = int(found[2])
             most = least if not found[3] else int(found[4]) if found[4] else NO_BOUND
-        possessive = self.rest.startswith("+") and bool(found[1])
-        self.at += possessive
+        again = self.rest.startswith("+")
+        possessive = again and bool(found[1])
+        if again and found[2] and least == 1:  # behind braces a plus repeats, in the library's dialect
+            most = NO_BOUND
+        elif again and found[2]:
+            raise self.fault("a bound of a bound")
+        self.at += again
         if self.rest[:1] in ("?", "+", "*") or most > NO_BOUND or least > most:
             raise self.fault("a bound of another kind")
         return least, most, possessive

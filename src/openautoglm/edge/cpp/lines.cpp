@@ -1,58 +1,16 @@
 #include "lines.h"
 
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <new>
 
-#include <unistd.h>
-
 #include "fault.h"
+#include "input.h"
 #include "log.h"
+#include "utf8.h"
 
 namespace autoglm::edge {
 
 namespace {
-
-// Lines of a bounded length, read from a file's number; of a longer one only that it was longer.
-class Input {
-public:
-    Input(int handle, size_t longest) : handle_(handle), longest_(longest) {}
-
-    // Throws Fault where the input cannot be read.
-    bool next(std::string& line, bool& whole) {
-        line.clear();
-        whole = true;
-        for (;;) {
-            if (at_ == filled_) {
-                const ssize_t count = read(handle_, block_, sizeof block_);
-                if (count < 0 && errno == EINTR) continue;
-                expect(count >= 0, std::string("standard input cannot be read: ") + std::strerror(errno));
-                if (count == 0) return !line.empty() || !whole;
-                at_ = 0;
-                filled_ = static_cast<size_t>(count);
-            }
-            const char* start = block_ + at_;
-            const auto* end = static_cast<const char*>(std::memchr(start, '\n', filled_ - at_));
-            const size_t count = end != nullptr ? static_cast<size_t>(end - start) : filled_ - at_;
-            whole = whole && line.size() + count <= longest_;
-            if (whole) line.append(start, count);
-            at_ += count + (end != nullptr ? 1 : 0);
-            if (end != nullptr) return true;
-        }
-    }
-
-private:
-    const int handle_;
-    const size_t longest_;
-    size_t at_ = 0, filled_ = 0;
-    char block_[16 << 10];
-};
-
-void put(const std::string& text) {
-    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
-        throw Fault(std::string("standard output cannot be written: ") + std::strerror(errno));
-}
 
 // A text as part of one line.
 void append_line(std::string& out, const std::string& text) {
@@ -71,7 +29,7 @@ public:
     }
 
     int run() {
-        Input input(STDIN_FILENO, 2 * longest_);
+        Input input(2 * longest_);
         std::string line;
         line.reserve(2 * longest_ + 1);
         bool whole = true;
@@ -157,7 +115,41 @@ private:
     int failed_ = 0;
 };
 
+// Ids of the JSON text that a line is, or the text of the ids that stand on it.
+void translate(Tokenizer& tokenizer, bool decode, const std::string& line, std::string& out) {
+    std::vector<int32_t> ids;
+    if (!decode) {
+        const Json text = parse_json(line);
+        expect(text.kind == Json::Kind::text, "a line must be a JSON text");
+        tokenizer.encode(text.text, ids);
+        for (const int32_t id : ids) out += (out.empty() ? "" : " ") + std::to_string(id);
+        return;
+    }
+    const Json list = parse_json("[" + line + "]");
+    TextStream stream;
+    std::string text;
+    for (const auto& [name, value] : list.members) {
+        expect(value.kind == Json::Kind::number && value.number >= 0 && value.number < 1e9, "a line must be ids");
+        size_t count = 0;
+        const uint8_t* bytes = tokenizer.piece(static_cast<int32_t>(value.number), count);
+        stream.push(bytes, count, false, text);
+    }
+    stream.push(nullptr, 0, true, text);
+    append_json(out, text);
+}
+
 }  // namespace
+
+void translate_lines(Model& model, bool decode) {
+    Input input(2 * text_bytes(model.context()));
+    std::string line, out;
+    for (bool whole = true; input.next(line, whole);) {
+        expect(whole, "a line is too long");
+        out.clear();
+        translate(model.tokenizer(), decode, line, out);
+        put(out + "\n");
+    }
+}
 
 int answer_lines(Model& model, Author& author, const Options& options) { return Lines(model, author, options).run(); }
 

@@ -10,4 +10,8 @@ namespace autoglm::edge {
 // --json an object with `error`), and says why on standard error.
 int answer_lines(Model& model, Author& author, const Options& options);
 
+// For checks of the tokenizer: of each line, a JSON text, its ids; or of each line of ids with commas their text in
+// JSON. Throws Fault at the first line that is neither.
+void translate_lines(Model& model, bool decode);
+
 }  // namespace autoglm::edge

@@ -30,6 +30,7 @@ int run(int count, char** words) {
     log("ready after %.1f ms: %s, %d threads, %s", ready, model.path(), model.threads(), model.account().text().c_str());
     if (options.stats) std::fprintf(stderr, "{\"ready_ms\": %.3f}\n", ready);
     if (options.info) return std::printf("%s\n", model.account().json().c_str()) < 0;
+    if (!options.tokens.empty()) return translate_lines(model, options.tokens == "decode"), 0;
 #ifdef AUTOGLM_EDGE_HTTP
     if (options.port >= 0) return serve(model, author, options);
 #endif

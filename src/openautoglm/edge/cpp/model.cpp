@@ -19,7 +19,9 @@ namespace autoglm::edge {
 namespace {
 
 constexpr size_t kStack = 512 << 10;    // of each thread
-constexpr int kLeastContext = 64;
+constexpr int kLeastContext = 64;       // tokens
+constexpr size_t kSlack = 128 << 10;    // what the C library takes for itself, and gaps between pieces of the heap
+constexpr size_t kThreadBytes = 4 << 20; // weights that keep a thread busy longer than it waits for the others
 constexpr char kAgain[] = "; make the folder again with autoglm edge";
 
 CacheFormat cache_format(const std::string& name) {
@@ -61,6 +63,15 @@ void steady_heap() {
 #endif
 }
 
+// Bytes that malloc has given out.
+size_t heap_bytes() {
+#ifdef __GLIBC__
+    return mallinfo2().uordblks;
+#else
+    return 0;
+#endif
+}
+
 std::string amount(size_t bytes) { return std::to_string(bytes); }
 
 }  // namespace
@@ -94,16 +105,19 @@ Model::Model(const Options& options) : folder_(options.model.empty() ? own_folde
         const Isa isa = choose_isa("");
         kernels_ = &kernels_for(isa);
         path_ = name_of(isa);
-        team_ = std::make_unique<Team>(options.threads > 0 ? options.threads : processors());
         tokenizer_ = std::make_unique<Tokenizer>(folder_ + "/" + manifest_.tokenizer);
         file_ = Mapping(folder_ + "/" + manifest_.weights);
+        const auto worth = static_cast<int>(std::min<size_t>(file_.size() / kThreadBytes, 1023)) + 1;
+        team_ = std::make_unique<Team>(options.threads > 0 ? options.threads : std::min(worth, processors()));
         for (const Item& item : manifest_.items)
             expect(item.offset <= file_.size() && item.bytes <= file_.size() - item.offset,
                    manifest_.weights + " is cut short" + kAgain);
         Cache least(manifest_.layers, 1, manifest_.page_size, manifest_.kv_heads, manifest_.head_dim,
                     cache_format(manifest_.cache));
         token_cache_ = least.bytes() / static_cast<size_t>(manifest_.page_size);
+        const size_t heap = heap_bytes();
         const auto probe = make_program(least, manifest_.page_size);
+        lists_ = heap_bytes() - heap + kSlack;
         token_tables_ = probe->table_bytes() / static_cast<size_t>(manifest_.page_size);
         width_ = probe->logits_width();
         expect(width_ >= manifest_.vocabulary, "the model has fewer logits than its tokenizer has ids");
@@ -144,7 +158,7 @@ Account Model::weigh(size_t before, int context) const {
     Account account;
     const auto tokens = static_cast<size_t>(context);
     account.context = context;
-    account.process = before + static_cast<size_t>(team_->size() - 1) * (kStack + 8192);
+    account.process = before + lists_ + static_cast<size_t>(team_->size() - 1) * (kStack + 8192);
     account.weights = block(file_.size());
     account.tables = block(tokenizer_->bytes());
     account.cache = block(token_cache_ * tokens);

@@ -67,6 +67,7 @@ private:
     std::unique_ptr<Cache> cache_;
     std::unique_ptr<Program> program_;
     size_t fixed_ = 0;       // bytes of a program without its rotary tables
+    size_t lists_ = 0;       // of a program's calls
     size_t token_cache_ = 0, token_tables_ = 0;
     int width_ = 0;          // of the logits
     Memory logits_;

@@ -21,8 +21,9 @@ const char kHelp[] =
     "  --stream               write each piece of an answer as soon as it is there\n"
     "  --memory-limit SIZE    e.g. 32MB: all that the process may map; a longer context is cut, else it is refused\n"
     "  --context N            most tokens of a prompt and its answer\n"
-    "  --threads N            that compute\n"
+    "  --threads N            that compute; by default one for each 4 MB of weights, as far as there are processors\n"
     "  --load map|copy        weights stay in the mapped file, or are read into memory and checked\n"
+    "  --tokens encode|decode what the tokenizer makes of lines of JSON texts, or of ids with commas\n"
     "  --info                 say what the model takes, and end\n"
     "  --stats                say on standard error how fast each answer came\n"
 #ifdef AUTOGLM_EDGE_HTTP
@@ -95,6 +96,9 @@ void take_value(Options& to, const std::string& name, const char* value) {
     else if (name == "--load") {
         to.copy = std::strcmp(value, "copy") == 0;
         expect(to.copy || std::strcmp(value, "map") == 0, "--load is map or copy");
+    } else if (name == "--tokens") {
+        to.tokens = value;
+        expect(to.tokens == "encode" || to.tokens == "decode", "--tokens is encode or decode");
     }
 #ifdef AUTOGLM_EDGE_HTTP
     else if (name == "--http") to.port = static_cast<int>(whole(name, value, 0, 65535));

@@ -22,10 +22,11 @@ struct Sampling {
 struct Options {
     std::string model;  // the folder; empty: the program's own
     Sampling sampling;
-    int threads = 0;          // 0: one for each processor
+    int threads = 0;          // 0: one for each 4 MB of weights, at most one for each processor
     int context = 0;          // tokens; 0: as many as the model has, at most 4096, and fit into the limit
     size_t memory_limit = 0;  // bytes; 0: none
     bool copy = false;        // weights into memory, checked; else the file is mapped
+    std::string tokens;        // encode or decode lines in place of answering them
     bool json = false, stream = false, stats = false, info = false, verbose = false, help = false;
     int port = -1;
 };
