@@ -68,7 +68,7 @@ def make_model(folder: Path, program: Path, *, kind: str = "pair", family: str =
 
 def records(output: str) -> list[dict[str, Any]]:
     """Lines of JSON."""
-    return [json.loads(line) for line in output.splitlines()]
+    return [json.loads(line) for line in output.split("\n")[:-1]]
 
 
 def random_texts(count: int, seed: int) -> list[str]:

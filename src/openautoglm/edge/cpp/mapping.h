@@ -26,7 +26,7 @@ private:
 std::string read_text(const std::string& path, size_t most_bytes);  // throws Fault
 
 size_t address_space();  // bytes mapped by this process: program, stacks, files, memory; 0 where the system has no /proc
-size_t peak_resident();  // the most bytes it had in memory so far
+size_t peak_resident();  // the most bytes it had in memory so far, mapped files included; 0 without /proc
 
 uint32_t crc32(const uint8_t* bytes, size_t count);  // that of zlib
 
