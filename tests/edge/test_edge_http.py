@@ -42,7 +42,8 @@ def ask(port: int, order: Any, *, method: str = "POST", path: str = "/v1/complet
 
 
 def test_an_answer_is_the_engines(model: Model, port: int) -> None:
-    status, answer = ask(port, {"prompt": "床前明月光", "max_tokens": 20, "temperature": 0, "model": "any", "user": None})
+    status, answer = ask(port, {"prompt": "床前明月光", "max_tokens": 20, "temperature": 0, "model": "any",
+                                "user": None})
     assert status == 200
     choice = answer["choices"][0]
     assert choice["text"] == model.engine(["床前明月光"], max_new_tokens=20)[0]
@@ -111,8 +112,8 @@ def test_other_requests_are_refused(port: int, method: str, path: str, headers: 
                  400, id="two lengths"),
     pytest.param(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999\r\n\r\n",
                  413, id="length"),
-    pytest.param(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 411,
-                 id="chunks"),
+    pytest.param(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                 411, id="chunks"),
     pytest.param(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nbad name: x\r\n\r\n", 400, id="name"),
     pytest.param(b"\x00\xff" * 300 + b"\r\n\r\n", 400, id="bytes"),
     pytest.param(b"GET /" + b"a" * 20000, 431, id="endless"),

@@ -102,8 +102,8 @@ def _program(program: Recorded) -> Iterator[str]:
 
 
 def _call(call: Call) -> str:
-    return (f"call {call.kind} {int(call.barrier)} {call.weight} {call.tensor} {call.table} {call.eps!r} {call.scale!r} "
-            f"{call.head_dim} {call.layer}")
+    numbers = f"{call.weight} {call.tensor} {call.table} {call.eps!r} {call.scale!r} {call.head_dim} {call.layer}"
+    return f"call {call.kind} {int(call.barrier)} {numbers}"
 
 
 def _place(way: str, place: Place) -> str:

@@ -20,7 +20,7 @@ from openautoglm.core.errors import TokenizerError
 
 NO_BOUND = 0xFFFF
 LAST = 0x110000
-_PLANES = (*range(0, 4), 14)  # the others hold nothing but unassigned and private code points
+_PLANES = (*range(4), 14)  # the others hold nothing but unassigned and private code points
 _ESCAPES = {"r": "\r", "n": "\n", "t": "\t", "f": "\f", "v": "\v"}
 _FOLDS = {"s": "\u017f", "k": "\u212a"}  # letters beyond ASCII that a letter of ASCII folds to
 Kind = Literal["class", "none"]
