@@ -7,52 +7,17 @@ value = (stored - zero point) x scale. Symmetric: no zero point, stored -127..12
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openautoglm.core.errors import GraphError
-from openautoglm.runtime.tensors import Bf16, Float32
+from openautoglm.models.quantised import Bf16, Float32, QuantisedMatrix, rounded_scales
 
+__all__ = ["QuantisedMatrix", "groups_of", "quantise", "rounded_scales"]
 _CHUNK_VALUES = 1 << 22
 """How many values are converted at a time, so that quantising takes little memory beside its result."""
-
-
-@dataclass(frozen=True, eq=False)
-class QuantisedMatrix:
-    """A quantised matrix.
-
-    Attributes:
-        bits: 8 or 4.
-        values: [O, I] one value a byte, for 4 bits too: int8 where symmetric, else uint8.
-        scales: [O, G] fp32; of symmetric 4-bit groups they may be negative.
-        zeros: [O, G] zero points, uint8; None where symmetric.
-    """
-
-    bits: Literal[8, 4]
-    values: NDArray[Any]
-    scales: Float32
-    zeros: NDArray[np.uint8] | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """[O, I]."""
-        return self.values.shape
-
-    @property
-    def group(self) -> int:
-        """Input columns of a group."""
-        return int(self.values.shape[1] // self.scales.shape[1])
-
-    def dequantise(self) -> Float32:
-        """The matrix [O, I] in fp32."""
-        grouped = self.values.reshape(*self.scales.shape, self.group).astype(np.float32)
-        if self.zeros is not None:
-            grouped -= self.zeros[..., None]
-        grouped *= self.scales[..., None]
-        return grouped.reshape(self.shape)
 
 
 def groups_of(columns: int, group: int) -> int:
@@ -109,10 +74,10 @@ def _chunks(rows: int, columns: int) -> Iterator[slice]:
 def _symmetric(grouped: Float32, bits: int, scales: Float32) -> Float32:
     least, greatest = grouped.min(-1), grouped.max(-1)
     if bits == 8:
-        scales[...] = _rounded(np.maximum(-least, greatest) / 127)
+        scales[...] = rounded_scales(np.maximum(-least, greatest) / 127)
         low, high = -127, 127
     else:
-        scales[...] = _rounded(np.where(-least > greatest, least, greatest) / -8)
+        scales[...] = rounded_scales(np.where(-least > greatest, least, greatest) / -8)
         low, high = -8, 7
     return np.clip(np.rint(_divide(grouped, scales)), low, high)
 
@@ -120,17 +85,9 @@ def _symmetric(grouped: Float32, bits: int, scales: Float32) -> Float32:
 def _asymmetric(grouped: Float32, bits: int, scales: Float32, zeros: NDArray[np.uint8]) -> Float32:
     top = (1 << bits) - 1
     least, greatest = np.minimum(grouped.min(-1), 0), np.maximum(grouped.max(-1), 0)
-    scales[...] = _rounded((greatest - least) / top)
+    scales[...] = rounded_scales((greatest - least) / top)
     zeros[...] = np.clip(np.rint(_divide(-least[..., None], scales)), 0, top)[..., 0]
     return np.clip(np.rint(_divide(grouped, scales)) + zeros[..., None], 0, top)
-
-
-def _rounded(scales: Float32) -> Float32:
-    """Scales [O, G] as an fp16 share of the largest magnitude of their row."""
-    largest = np.abs(scales).max(-1, keepdims=True)
-    shares = np.divide(scales, largest, out=np.zeros_like(scales), where=largest > 0)
-    rounded: Float32 = shares.astype(np.float16).astype(np.float32) * largest
-    return rounded
 
 
 def _divide(grouped: Float32, scales: Float32) -> Float32:
