@@ -30,6 +30,7 @@ def texts(done: subprocess.CompletedProcess[str]) -> list[str]:
     pytest.param({"quantise": Quantisation(format="int4")}, id="int4"),
     pytest.param({"quantise": Quantisation(format="int8", symmetric=False, head="int4"), "rotary_factor": 0.5,
                   "system": "Antworte kurz."}, id="int8 zeros"),
+    pytest.param({"stored": True, "tied": True}, id="a quantised bundle"),
 ])
 def test_greedy_text_is_the_engines(make: Callable[..., Model], run: Run, facts: dict[str, Any]) -> None:
     made = make(**facts)

@@ -29,6 +29,7 @@ _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mprefer-vector-width=512")
 _FLAGS = ("-std=c++17", "-O2", "-ffp-contract=off", "-ffunction-sections", "-fdata-sections")
 _LINK = ("-static", "-pthread", "-Wl,--gc-sections", "-s")
+_PACKING = ("packing.cpp", "pack_stored.cpp")  # packing is done before
 _LIMIT_S = 600
 
 
@@ -100,7 +101,7 @@ def _is_x86(command: Sequence[str]) -> bool:
 
 def _units(without: Collection[str], x86: bool) -> list[_Unit]:
     """Sources and their own flags, those that take longest first."""
-    units = [_Unit(path, ()) for path in sorted(_ENGINE.glob("core/*.cpp")) if path.name != "packing.cpp"]
+    units = [_Unit(path, ()) for path in sorted(_ENGINE.glob("core/*.cpp")) if path.name not in _PACKING]
     for path in sorted(_ENGINE.glob("kernels/*.cpp")):
         special = _AVX512 if path.name.startswith("avx512") else _AVX2 if path.name.startswith("avx2") else ()
         if x86 or not special:

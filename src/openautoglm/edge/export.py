@@ -21,8 +21,10 @@ from openautoglm.graph.rewrite import rewrite
 from openautoglm.graph.rules.registry import rules_for
 from openautoglm.models.bundle import Bundle
 from openautoglm.models.checkpoint import stored_type
+from openautoglm.models.quantised_file import is_quantised
 from openautoglm.runtime.cache import CacheFormat, CacheShape
-from openautoglm.runtime.native_lower import Lowered, lower_graph
+from openautoglm.runtime.lowered import Lowered
+from openautoglm.runtime.native_lower import lower_graph
 from openautoglm.runtime.native_program import extension
 from openautoglm.runtime.packed_files import open_written, write_packed
 from openautoglm.runtime.program import ComputeType, Plan
@@ -39,7 +41,7 @@ class Wanted:
     """How a bundle is exported.
 
     Attributes:
-        quantise: linears in 8 or 4 bits; None: as they are stored.
+        quantise: linears in 8 or 4 bits; None: as they are stored, quantised ones too.
         dtype: of what is not quantised; as it is stored when None.
         cache: of keys and values; fp32 for fp32 weights and else bf16 when None.
         rows: most tokens of a prompt that are worked at together; more are faster and take more memory.
@@ -107,11 +109,12 @@ def _lowered(bundle: Bundle, wanted: Wanted) -> tuple[Plan, Lowered, Checkpoint]
     """The program that the engine would run, for one sequence, as the calls that make it."""
     spec = bundle.spec
     dtype = wanted.dtype or stored_type(bundle.path)
-    cache = wanted.cache or ("fp32" if dtype == "fp32" and wanted.quantise is None else "bf16")
+    exact = dtype == "fp32" and wanted.quantise is None and not is_quantised(bundle.path)
+    cache = wanted.cache or ("fp32" if exact else "bf16")
     shape = CacheShape(spec.layers, spec.kv_heads, spec.head_dim, PAGE_SIZE, 1, cache)
     plan = Plan(spec, "native", dtype, shape, min(wanted.rows, spec.max_positions), 1, wanted.quantise)
     checkpoint, graph = Checkpoint(bundle.path), build(spec)
-    rewrite(graph, rules_for("native", wanted.quantise))
+    rewrite(graph, rules_for("native", wanted.quantise, stored=checkpoint.forms))
     check_weights(graph, checkpoint)
     return plan, lower_graph(graph, plan, checkpoint, RECORDER, None, None), checkpoint
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from openautoglm.edge.record import Call, Place, Recorded, Shape
-from openautoglm.runtime.native_lower import Lowered
+from openautoglm.runtime.lowered import Lowered
 from openautoglm.runtime.packed_files import PackedFile
 from openautoglm.runtime.program import Plan
 from openautoglm.text.template import Frame
