@@ -50,9 +50,7 @@ def compile_program(target: Path, *, without: Collection[str] = (), compiler: st
     Raises:
         ResourceError: there is no compiler, it fails, or it cannot link statically.
     """
-    if unknown := set(without) - set(FEATURES):
-        raise ResourceError(f"{', '.join(sorted(unknown))} cannot be left out", where="--without",
-                            remedy=f"there are {', '.join(FEATURES)}")
+    check_wanted(without, compiler)
     command = _compiler(compiler)
     x86 = _is_x86(command)
     units = _units(without, x86)
@@ -68,6 +66,18 @@ def compile_program(target: Path, *, without: Collection[str] = (), compiler: st
             bar.advance()
         os.replace(made, target)
     return target
+
+
+def check_wanted(without: Collection[str], compiler: str | None) -> None:
+    """See, before anything long is begun, that there is a compiler and that the features exist.
+
+    Raises:
+        ResourceError: there is none, or no such feature.
+    """
+    if unknown := set(without) - set(FEATURES):
+        raise ResourceError(f"{', '.join(sorted(unknown))} cannot be left out", where="--without",
+                            remedy=f"there are {', '.join(FEATURES)}")
+    _compiler(compiler)
 
 
 def _wait(jobs: Sequence[object], bar: Progress) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from openautoglm.core.errors import BundleError, ResourceError
 from openautoglm.core.progress import progress
-from openautoglm.edge.compile import compile_program, runs_here
+from openautoglm.edge.compile import check_wanted, compile_program, runs_here
 from openautoglm.edge.manifest import NAME, TOKENIZER, WEIGHTS, Facts, Record, manifest
 from openautoglm.edge.record import RECORDER
 from openautoglm.edge.tables import tables_of
@@ -73,6 +73,8 @@ def export_edge(bundle: Bundle, folder: Path, wanted: Wanted, *, name: str, reco
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BundleError("is there already, and not empty", where=str(folder), remedy="give another folder with -o")
+    if wanted.program is None:
+        check_wanted(wanted.without, wanted.compiler)
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
