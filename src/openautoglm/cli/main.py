@@ -23,6 +23,7 @@ VERBS = {
     "compress": "Make a bundle smaller and faster, and measure what it cost.",
     "generate": "Generate with a bundle, JSON lines out.",
     "serve": "Serve a bundle over HTTP, in the form of OpenAI's interface.",
+    "edge": "Make a small program of a bundle, to run without Python.",
     "graph": "Show the graph of a model, and what the rules make of it.",
     "models": "Models in the registry: versions, aliases, stages, routes.",
     "keys": "Keys of the service: create, list, revoke.",

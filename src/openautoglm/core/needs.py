@@ -36,6 +36,7 @@ NEEDS: dict[str, Need] = {
     "compress": Need((*_MODEL, *_SCORES), memory_gib=2, disk_gib=1),
     "generate": Need(memory_gib=1),
     "serve": Need(_SERVE, memory_gib=1),
+    "edge": Need(memory_gib=1),
     "graph": Need(),
     "models": Need(_REGISTRY),
     "keys": Need((*_REGISTRY, "argon2")),

@@ -135,6 +135,15 @@ def open_packed(items: Sequence[Item], checkpoint: Checkpoint, plan: Plan, nativ
     return packed
 
 
+def open_written(path: Path) -> PackedFile:
+    """A packed file wherever it lies and whatever it was made of.
+
+    Raises:
+        BundleError: it is damaged, or of another version.
+    """
+    return _opened(path, _FORMAT)[1]
+
+
 def verify(path: Path) -> None:
     """Read a packed file beside its checkpoint from end to end and check every weight; no extension is needed.
 

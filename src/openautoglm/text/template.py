@@ -33,6 +33,21 @@ class Encoded(NamedTuple):
     prompt_tokens: int
 
 
+class Frame(NamedTuple):
+    """What stands around a text in a prompt, for programs that make prompts without us.
+
+    The ids of a prompt: `before`, those of `lead` and the text together, `after`; of no text at all: `empty`. An answer
+    ends with one of `stops`, and `strip` at its start is no part of it.
+    """
+
+    before: list[int]
+    lead: str
+    after: list[int]
+    empty: list[int]
+    stops: tuple[int, ...]
+    strip: str
+
+
 class _Piece(NamedTuple):
     """One special token (`special`) or a run of plain text."""
 
@@ -92,6 +107,19 @@ class Template(Settings):
         """Return the ids that end an answer."""
         stops = (END, USER, OBSERVATION) if self.kind == "glm4" else (END,)
         return tuple(tokenizer.special[token] for token in stops if token in tokenizer.special)
+
+    def frame(self, tokenizer: Tokenizer) -> Frame:
+        """Return what stands around a text without turns.
+
+        Raises:
+            TokenizerError: the tokenizer lacks a special token of the form.
+        """
+        mark = "\0"
+        pieces = self._prompt(mark, ())
+        place = next(number for number, piece in enumerate(pieces) if piece.text.endswith(mark) and not piece.special)
+        lead = pieces[place].text.removesuffix(mark)
+        return Frame(_join(pieces[:place], tokenizer), lead, _join(pieces[place + 1:], tokenizer),
+                     self.prompt("", (), tokenizer), self.stop_ids(tokenizer), "\n" if self.kind == "glm4" else "")
 
     def reply(self, ids: Sequence[int], tokenizer: Tokenizer) -> str:
         """Return the text of a generated answer: no special tokens, nor the form's own line break."""

@@ -210,6 +210,11 @@ class Tokenizer:
         return text
 
 
+def byte_letters() -> Mapping[str, int]:
+    """The letters with which byte-level BPE writes bytes, and the bytes."""
+    return MappingProxyType(_BYTES)
+
+
 def _is_unicode(text: str) -> bool:
     return not any(0xD800 <= ord(character) <= 0xDFFF for character in text)
 
