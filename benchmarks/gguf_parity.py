@@ -83,7 +83,8 @@ def naughty() -> list[str]:
 
 def numbers() -> list[str]:
     """Amounts, dates and long numbers in running text."""
-    return [f"On 2{n % 1000:03}-0{n % 9 + 1}-1{n % 9} the sum was {n * 7919}.{n % 100:02} of {n ** 3}" for n in range(2000)]
+    return [f"On 2{n % 1000:03}-0{n % 9 + 1}-1{n % 9} the sum was {n * 7919}.{n % 100:02} of {n ** 3}"
+            for n in range(2000)]
 
 
 def compare_logits(work: Path) -> None:
@@ -132,7 +133,7 @@ def compare_ids(work: Path) -> None:
         numbered = iter(enumerate(every))
         differ = {kind: [text for text in many if next(wanted) != answer[f"text{next(numbered)[0]}"].tolist()]
                   for kind, many in texts.items()}
-        print(f"| {name} | {written.notes and written.notes[-1] or 'exact'} | "
+        print(f"| {name} | {(written.notes and written.notes[-1]) or 'exact'} | "
               f"{' | '.join(str(len(many)) for many in differ.values())} |", flush=True)
         for kind, many in differ.items():
             for text in many[:3]:
@@ -160,7 +161,7 @@ def compare_texts(work: Path, bundle: Bundle, number: int, most: int) -> None:
             theirs = [answer[f"answer{i}"].tolist() for i in range(len(prompts))]
             same = sum([i for i in a if i not in stops] == b for a, b in zip(ours, theirs, strict=True))
             chat = sum(answer[f"chat{i}"].tolist() == prompt for i, prompt in enumerate(prompts))
-            cells.append(f"{kind}: {same} of {len(prompts)} texts equal, {chat} prompts equal through the chat template")
+            cells.append(f"{kind}: of {len(prompts)}, {same} texts equal, {chat} prompts equal by the chat template")
             differ = [(a, b) for a, b in zip(ours, theirs, strict=True) if [i for i in a if i not in stops] != b]
             for a, b in differ[:3]:
                 print(f"    ours:   {tokenizer.decode(a)}\n    theirs: {tokenizer.decode(b)}")

@@ -21,6 +21,7 @@ VERBS = {
     "train": "Train the model of a task.",
     "evaluate": "Score a bundle, or predictions against references.",
     "generate": "Generate with a bundle, JSON lines out.",
+    "export": "Write a model for other programs: GGUF for llama.cpp, or a copy.",
     "serve": "Serve a bundle over HTTP, in the form of OpenAI's interface.",
     "graph": "Show the graph of a model, and what the rules make of it.",
     "models": "Models in the registry: versions, aliases, stages, routes.",

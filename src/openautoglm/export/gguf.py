@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from openautoglm.core import log
-from openautoglm.core.errors import AutoGLMError, BundleError, ResourceError, SpecError
+from openautoglm.core.errors import BundleError, ResourceError, SpecError
 from openautoglm.core.extras import require
 from openautoglm.core.files import atomic_write
 from openautoglm.core.progress import progress

@@ -8,7 +8,7 @@ down; where none is, the nearest, with a count of the probes that differ.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tokenizers
@@ -36,7 +36,7 @@ PROBES: dict[str, tuple[str, ...]] = {
               "name[The Eagle], eatType[coffee shop]", "e-mail: a.b@c.example, 50% off!", "(see below)", "a/b_c"),
     "quotes before words": ("\n'some words'", "'sing it'", "他说'day'", "\"'tis\"", ".'tis 'twas"),
     "numbers": ("5 of 12, 100 and 3.14", "£20-25 or 30€", "in 1999", "v1.10.0", "３００", "1,024.50"),
-    "numbers of four digits and more": tuple(f"{before}{7**power}" for before in ("", " ", "a") for power in range(4, 40)),
+    "numbers of four digits and more": tuple(f"{before}{7**n}" for before in ("", " ", "a") for n in range(4, 40)),
     "spaces": ("a  b   c", " lead", "trail  ", "\n\n\nx", "a\n b", "\t\tx", "a \n", "a\r\n\r\nb", "a\u00a0b\u3000c"),
     "punctuation and line breaks": ("end.\nNext", "end.\n\nNext!\n", "...\n...", "?!\r\n", " --- \n"),
     "Chinese": ("床前明月光，疑是地上霜。", "举头望明月\n低头思故乡", "价格：１２元", "中 文"),
@@ -44,6 +44,9 @@ PROBES: dict[str, tuple[str, ...]] = {
     "other scripts": ("Привет, мир", "日本語のテキスト", "안녕하세요 세계", "مرحبا", "Ελληνικά"),
     "symbols": ("😀 👍🏽 👩‍👩‍👧", "→ ∀x∈ℝ", "½ ² Ⅷ ①", "\u200b\u200d\ufeff", "\x00\x07\x1f\x85", "\U0010fffd\ue000"),
 }
+PIECES = "pieces of the vocabulary"
+_COMMON = ("words", "numbers", "spaces", "Chinese", PIECES)
+"""Kinds that most texts hold; of two pre-tokenisers, the one that differs less on these is nearer."""
 _MOST_PIECES = 4000
 
 
@@ -72,23 +75,27 @@ def choose(definition: dict[str, Any], pieces: Sequence[str]) -> Choice:
         pieces: texts of its vocabulary, which are probed too.
     """
     step = -(-len(pieces) // _MOST_PIECES) if pieces else 1
-    kinds = {**PROBES, "pieces of the vocabulary": tuple(pieces[::step])}
+    kinds = {**PROBES, PIECES: tuple(pieces[::step])}
     texts = [text for many in kinds.values() for text in many]
     wanted = _ids(definition, texts)
-    best: Choice | None = None
+    best: tuple[tuple[float, float], Choice] | None = None
     for split in SPLITS:
         found = iter(zip(texts, wanted, _ids(_with(definition, split), texts), strict=True))
         differing = {kind: tuple(text for text, ours, theirs in (next(found) for _ in many) if ours != theirs)
                      for kind, many in kinds.items()}
         choice = Choice(split.name, {kind: many for kind, many in differing.items() if many}, len(texts))
-        if best is None or _weight(choice) < _weight(best):
-            best = choice
+        distance = _distance(choice, kinds)
+        if best is None or distance < best[0]:
+            best = distance, choice
     assert best is not None
-    return best
+    return best[1]
 
 
-def _weight(choice: Choice) -> int:
-    return sum(len(texts) for texts in choice.differing.values())
+def _distance(choice: Choice, kinds: Mapping[str, Sequence[str]]) -> tuple[float, float]:
+    """Shares of the probes that differ, summed over common kinds, then over the others."""
+    shares = {kind: len(texts) / len(kinds[kind]) for kind, texts in choice.differing.items()}
+    common = sum(share for kind, share in shares.items() if kind in _COMMON)
+    return common, sum(shares.values()) - common
 
 
 def _with(definition: dict[str, Any], split: Split) -> dict[str, Any]:
