@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+
 from openautoglm.core.errors import TokenizerError
 from openautoglm.export.gguf_splits import Choice, choose
 from openautoglm.export.source import Source
@@ -59,19 +61,19 @@ def vocabulary_of(source: Source) -> Vocabulary:
     split = choose(definition, texts)
     if told := split.told():
         notes.append(told)
-    return Vocabulary(pieces, types, _merges(definition, where), split, tokenizer.special[START], ends[:_MOST_ENDS],
+    merges = [" ".join(pair) for pair in definition["model"]["merges"]]
+    return Vocabulary(pieces, types, merges, split, tokenizer.special[START], ends[:_MOST_ENDS],
                       tokenizer.pad_id if spec.pad_id is None else spec.pad_id, tuple(notes))
 
 
 def _definition(folder: Path, where: str) -> dict[str, Any]:
+    """The tokenizer as its library understands the file: it numbers added tokens itself."""
     try:
-        definition = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        kind = definition["model"]["type"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise TokenizerError(f"cannot be read: {error!r}", where=where, remedy="fetch or write it again") from error
-    if kind != "BPE":
+        found: dict[str, Any] = json.loads(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).to_str())
+    except Exception as error:  # the library raises bare Exception
+        raise TokenizerError(f"cannot be read: {error}", where=where, remedy="fetch or write it again") from error
+    if (kind := found["model"]["type"]) != "BPE":
         raise TokenizerError(f"is of type {kind}", where=where, remedy="use a GLM-4 tokenizer, which is byte-level BPE")
-    found: dict[str, Any] = definition
     return found
 
 
@@ -90,15 +92,4 @@ def _pieces(definition: dict[str, Any], tokenizer: Tokenizer, size: int) -> tupl
         pieces.append(text)
         types.append(kind)
     return pieces, types
-
-
-def _merges(definition: dict[str, Any], where: str) -> list[str]:
-    merges = []
-    for merge in definition["model"].get("merges") or ():
-        pair = merge.split(" ") if isinstance(merge, str) else merge
-        if len(pair) != 2 or any(not isinstance(part, str) or not part or " " in part for part in pair):
-            raise TokenizerError(f"the merge {merge!r} is no pair of pieces", where=where,
-                                 remedy="fetch or write it again")
-        merges.append(" ".join(pair))
-    return merges
 
