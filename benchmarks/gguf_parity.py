@@ -140,6 +140,19 @@ def compare_ids(work: Path) -> None:
                 print(f"    {kind}: {text[:100]!r}")
 
 
+def compare_trained(work: Path, bundle: Bundle) -> None:
+    """Print the greatest difference of a trained bundle's logits for every element type."""
+    ids = bundle.template.prompt(english()[0], (), bundle.tokenizer) + bundle.tokenizer.encode(english()[1])
+    with torch.inference_mode():
+        wanted = bundle.model(torch.float32)(torch.tensor([ids])).logits[0].numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in KINDS:
+            file = write_gguf(open_source(bundle), Path(folder) / f"{kind}.gguf", kind).path
+            found = ask(work, {"file": str(file), "ids": [ids]})["logits0"]
+            print(f"{kind}: logits up to {np.abs(wanted).max():.1f} differ by {np.abs(found - wanted).max():.2g}; "
+                  f"likeliest id equal in {(found.argmax(-1) == wanted.argmax(-1)).sum()} of {len(ids)} rows", flush=True)
+
+
 def compare_texts(work: Path, bundle: Bundle, number: int, most: int) -> None:
     """Print how many greedy answers of a trained bundle differ between our engine and llama.cpp."""
     tokenizer = bundle.tokenizer
@@ -174,13 +187,18 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the peers' environments")
     parser.add_argument("--bundle", type=Path, help="a trained bundle whose texts are compared")
     parser.add_argument("--prompts", type=int, default=100)
+    parser.add_argument("--only", choices=("logits", "ids"), help="one part of what is done without a bundle")
     options = parser.parse_args()
     make_environment(options.work, "llama")
     if options.bundle is None:
-        compare_logits(options.work)
-        compare_ids(options.work)
+        if options.only != "ids":
+            compare_logits(options.work)
+        if options.only != "logits":
+            compare_ids(options.work)
     else:
-        compare_texts(options.work, open_bundle(options.bundle), options.prompts, most=128)
+        bundle = open_bundle(options.bundle)
+        compare_trained(options.work, bundle)
+        compare_texts(options.work, bundle, options.prompts, most=128)
 
 
 if __name__ == "__main__":

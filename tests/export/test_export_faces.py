@@ -6,11 +6,10 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from command_line import autoglm  # type: ignore[import-not-found]
 from gguf_tools import Found
-from tiny_task import write_task  # type: ignore[import-not-found]
 
 import openautoglm
+from command_line import autoglm  # type: ignore[import-not-found]
 from openautoglm.core.errors import BundleError, MissingExtraError
 from openautoglm.export import openvino
 from openautoglm.export.export import export_model
@@ -18,6 +17,7 @@ from openautoglm.models.bundle import Bundle, open_bundle
 from openautoglm.pipeline import check
 from openautoglm.pipeline.context import Run
 from openautoglm.pipeline.sections import ExportTask
+from tiny_task import write_task  # type: ignore[import-not-found]
 
 
 def test_the_command_writes_and_tells(edge: Bundle, tmp_path: Path) -> None:

@@ -35,12 +35,11 @@ def trained(patterns: tuple[str, ...]) -> dict[str, Any]:
     return definition
 
 
-@pytest.mark.parametrize(("name", "found"), [("chatglm-bpe",) * 2, ("gpt-2",) * 2, ("qwen2", "chatglm-bpe"),
-                                             ("starcoder", "gpt-2")], ids=["chatglm-bpe", "gpt-2", "qwen2", "starcoder"])
-def test_a_pattern_of_llama_cpp_is_found_and_exact(name: str, found: str) -> None:
+@pytest.mark.parametrize("name", ["chatglm-bpe", "gpt-2", "qwen2", "starcoder"])
+def test_a_pattern_of_llama_cpp_is_found_and_exact(name: str) -> None:
     """Of those that give equal ids the first is taken: digits apart have no merges that could join them."""
     choice = choose(trained(PATTERNS[name]), ())
-    assert choice[:2] == (found, {})
+    assert choice[:2] == ({"qwen2": "chatglm-bpe", "starcoder": "gpt-2"}.get(name, name), {})
     assert choice.told() is None
 
 

@@ -105,8 +105,8 @@ def _with(definition: dict[str, Any], split: Split) -> dict[str, Any]:
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     return {**definition, "normalizer": None, "post_processor": None,
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*cuts, byte_level]},
-            "model": {**definition["model"], "ignore_merges": split.whole_words, "dropout": None, "byte_fallback": False,
-                      "continuing_subword_prefix": None, "end_of_word_suffix": None}}
+            "model": {**definition["model"], "ignore_merges": split.whole_words, "byte_fallback": False,
+                      "continuing_subword_prefix": None, "end_of_word_suffix": None, "dropout": None}}
 
 
 def _ids(definition: dict[str, Any], texts: Sequence[str]) -> list[list[int]]:
