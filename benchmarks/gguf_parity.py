@@ -149,8 +149,8 @@ def compare_trained(work: Path, bundle: Bundle) -> None:
         for kind in KINDS:
             file = write_gguf(open_source(bundle), Path(folder) / f"{kind}.gguf", kind).path
             found = ask(work, {"file": str(file), "ids": [ids]})["logits0"]
-            print(f"{kind}: logits up to {np.abs(wanted).max():.1f} differ by {np.abs(found - wanted).max():.2g}; "
-                  f"likeliest id equal in {(found.argmax(-1) == wanted.argmax(-1)).sum()} of {len(ids)} rows", flush=True)
+            print(f"{kind}: logits up to {np.abs(wanted).max():.1f} differ by {np.abs(found - wanted).max():.2g}; the "
+                  f"same best id in {(found.argmax(-1) == wanted.argmax(-1)).sum()} of {len(ids)} rows", flush=True)
 
 
 def compare_texts(work: Path, bundle: Bundle, number: int, most: int) -> None:
