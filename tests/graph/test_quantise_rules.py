@@ -13,7 +13,6 @@ from graph_models import SPECS, WIDE, checkpoint, logits, operators, step
 from pydantic import ValidationError
 
 from openautoglm.graph import Graph, TensorType, build
-from openautoglm.graph.ir import Node
 from openautoglm.graph.recipe import Quantisation
 from openautoglm.graph.rewrite import rewrite
 from openautoglm.graph.rules.quantise import QuantiseLinears
@@ -175,12 +174,14 @@ def test_without_quantised_linears_nothing_is_quantised() -> None:
     assert rules_for("native") == rules_for("torch") == STANDARD
 
 
-def test_readers_that_want_other_groups_keep_their_rows() -> None:
+def test_readers_that_want_other_groups_have_codes_of_their_own() -> None:
     graph = Graph()
     x = graph.add_input("x", TensorType("fp32", ("rows", 8)))
     for group in (4, 8):
         weight = graph.weight(f"w{group}", TensorType("int8", (8, 8)), Quantised(Tensor("w"), "int8", group))
         graph.outputs.append(graph.apply("quantised_linear", x, weight, format="int8", group=group, symmetric=True))
-    nodes: list[Node] = list(graph.nodes)
-    assert rewrite(graph, INT8_ROWS) == []
-    assert graph.nodes == nodes
+    assert [one.rule for one in rewrite(graph, INT8_ROWS)] == ["quantise_rows"]
+    graph.verify()
+    made = {node.output: node.attributes["group"] for node in graph.nodes if node.operator == "quantise_rows"}
+    assert sorted(made.values()) == [4, 8]
+    assert [made[value.producer.inputs[0]] for value in graph.outputs if value.producer] == [4, 8]

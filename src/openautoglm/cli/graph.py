@@ -13,6 +13,7 @@ from openautoglm.core.files import atomic_write
 if TYPE_CHECKING:
     from openautoglm.graph.recipe import Quantisation
     from openautoglm.graph.rewrite import Application
+    from openautoglm.models.quantised_file import Form
     from openautoglm.models.spec import GlmSpec
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -22,7 +23,7 @@ _TARGETS = ("native", "torch")
 @app.command()
 def command(
     bundle: Annotated[Path, typer.Argument(help="A bundle (folder, .zip or .pkl), or the folder of a released "
-                                                "checkpoint; of a folder only config.json is read.", metavar="BUNDLE")],
+                                                "checkpoint; of a folder no weights are read.", metavar="BUNDLE")],
     target: Annotated[str, typer.Option(help="Whose rules: native or torch.")] = "native",
     quantise: Annotated[str | None, typer.Option(help="Quantise linears: int8 or int4.")] = None,
     group: Annotated[int | None, typer.Option(help="Columns that share a scale: 32, 64, 128; 0: a row.")] = None,
@@ -48,11 +49,11 @@ def command(
     from openautoglm.graph.rewrite import rewrite
     from openautoglm.graph.rules.registry import rules_for
 
-    spec = _spec(bundle)
+    spec, forms = _spec(bundle)
     graph = build(spec)
     notes = [f"as built: {show.summary(graph)}"]
     if rules:
-        notes += _told(rewrite(graph, rules_for(target.partition(":")[0], recipe, rule or ())), log)
+        notes += _told(rewrite(graph, rules_for(target.partition(":")[0], recipe, rule or (), forms)), log)
     typer.echo("\n".join([*notes, "", show.text(graph, fold=not all_layers)]))
     title = f"{bundle.name or spec.family}, {target if rules else 'as built'}"
     _write(svg, html, graph, title, "\n".join(notes), fold=not all_layers)
@@ -88,15 +89,18 @@ def _recipe(quantise: str | None, options: dict[str, Any]) -> Quantisation | Non
             "--quantise" if name == "format" else f"--{name}")) from error
 
 
-def _spec(path: Path) -> GlmSpec:
-    """The architecture of a bundle in one file, or of a folder's config.json."""
+def _spec(path: Path) -> tuple[GlmSpec, dict[str, Form]]:
+    """The architecture of a bundle in one file, or of a folder's config.json; how its quantised matrices are stored."""
+    from openautoglm.models.quantised_file import forms_of
+
     if path.is_file():
         from openautoglm.models.bundle import open_bundle
 
-        return open_bundle(path).spec
+        bundle = open_bundle(path)
+        return bundle.spec, forms_of(bundle.path)
     from openautoglm.models.checkpoint import read_spec
 
-    return read_spec(path)
+    return read_spec(path), forms_of(path)
 
 
 def _write(svg: Path | None, html: Path | None, graph: Any, title: str, notes: str, *, fold: bool) -> None:

@@ -16,6 +16,7 @@ from openautoglm.engine.engine import Engine
 from openautoglm.engine.settings import EngineSettings
 from openautoglm.graph.recipe import Quantisation
 from openautoglm.models.checkpoint import read_spec, stored_type
+from openautoglm.models.quantised_file import is_quantised
 from openautoglm.models.spec import GlmSpec
 from openautoglm.runtime.cache import CacheFormat, CacheShape
 from openautoglm.runtime.load import load_hidden, load_program
@@ -87,7 +88,8 @@ def open_engine(folder: str | Path, program: ProgramSettings | None = None, engi
     spec = read_spec(path)
     target = best_target(spec) if settings.target == "auto" else settings.target
     dtype = settings.dtype or stored_type(path)
-    cache = settings.cache or ("fp32" if dtype == "fp32" and settings.quantise is None else "bf16")
+    exact = dtype == "fp32" and settings.quantise is None and not is_quantised(path)
+    cache = settings.cache or ("fp32" if exact else "bf16")
     pages = cache_pages(spec, settings, cache)
     loaded = load_program(
         path, target, dtype=dtype, quantise=settings.quantise, cache=cache, page_size=PAGE_SIZE, pages=pages,

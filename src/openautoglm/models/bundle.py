@@ -1,5 +1,6 @@
 """A model on disk: a folder which transformers loads as it is, plus our card; checked when opened.
 
+In place of ``model.safetensors`` there may be ``quantised.safetensors``, which transformers does not know.
 Opening takes no torch: a server on a small machine does it too. Writing is in `models.bundle_writer`.
 """
 
@@ -16,6 +17,7 @@ from openautoglm.core.errors import BundleError
 from openautoglm.core.files import read_json, sha256_file
 from openautoglm.models import archive
 from openautoglm.models.card import CARD_NAME, Card, read_card
+from openautoglm.models.quantised_file import QUANTISED_NAME
 from openautoglm.models.spec import GlmSpec
 from openautoglm.text.template import Template
 from openautoglm.text.tokenizer import Tokenizer
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS_NAME = "model.safetensors"
-_NEEDED = (WEIGHTS_NAME, "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+_NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
 _AGAIN = "copy or export the bundle again"
 
 
@@ -47,7 +49,10 @@ class Bundle:
         return self.card.template
 
     def model(self, dtype: torch.dtype | None = None) -> Any:
-        """Return the weights in transformers' class, on the CPU, in `dtype` (as stored when None); needs torch."""
+        """Return the weights in transformers' class, on the CPU, in `dtype` (as stored when None); needs torch.
+
+        Quantised weights are dequantised.
+        """
         import torch
 
         from openautoglm.models import hf
@@ -105,8 +110,12 @@ def _open_folder(folder: Path, where: str, packed: bool) -> Bundle:
     missing = [
         name for name in (*_NEEDED, *checked) if name not in card.files or not (folder / name).is_file()
     ]
+    weights = [name for name in (WEIGHTS_NAME, QUANTISED_NAME) if name in card.files or (folder / name).exists()]
+    missing += [WEIGHTS_NAME] if not weights else [name for name in weights if name not in card.files]
     if missing:
         raise BundleError(f"lacks {missing[0]}", where=where, remedy=_AGAIN)
+    if len(weights) > 1:
+        raise BundleError(f"holds {' and '.join(weights)}", where=where, remedy=_AGAIN)
     for name in checked:
         if sha256_file(folder / name) != card.files[name]:
             raise BundleError(

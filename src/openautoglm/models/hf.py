@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from huggingface_hub import snapshot_download
@@ -18,7 +19,10 @@ from torch.utils.hooks import RemovableHandle
 
 from openautoglm.core.errors import BundleError
 from openautoglm.models.checkpoint import read_spec
+from openautoglm.models.quantised import QuantisedMatrix
+from openautoglm.models.quantised_file import is_quantised, open_quantised
 from openautoglm.models.spec import GlmSpec
+from openautoglm.models.weight_shapes import weight_shapes
 
 CLASSES = {"glm": ("GlmConfig", "GlmForCausalLM"), "glm4": ("Glm4Config", "Glm4ForCausalLM")}
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -98,7 +102,7 @@ class _Drop:
 def load(folder_or_hub: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[Any, GlmSpec]:
     """Return model and spec of a checkpoint: a folder, or a name on the hub (fetched, or found in its cache).
 
-    Only safetensors are read and no remote code is ever run.
+    Only safetensors are read and no remote code is ever run. Quantised weights are dequantised.
 
     Raises:
         SpecError: the architecture is not supported.
@@ -106,16 +110,22 @@ def load(folder_or_hub: str | Path, *, dtype: torch.dtype = torch.float32) -> tu
     """
     folder = checkpoint_folder(folder_or_hub)
     spec = read_spec(folder)
+    given: dict[str, Any] = {}
+    if is_quantised(folder):
+        given = {"config": _config(folder, spec), "state_dict": _dequantised(folder, spec, dtype)}
     try:
         with _without_progress_bars():
             model = getattr(transformers, CLASSES[spec.family][1]).from_pretrained(
-                folder,
+                None if given else folder,
                 dtype=dtype,
                 attn_implementation="sdpa",
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
+                **given,
             )
+            if given and (folder / "generation_config.json").is_file():
+                model.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BundleError(
             f"the weights cannot be read: {error}",
@@ -123,6 +133,24 @@ def load(folder_or_hub: str | Path, *, dtype: torch.dtype = torch.float32) -> tu
             remedy="fetch or write the checkpoint again, as safetensors",
         ) from error
     return model.eval(), spec
+
+
+def _config(folder: Path, spec: GlmSpec) -> Any:
+    return getattr(transformers, CLASSES[spec.family][0]).from_pretrained(folder, local_files_only=True)
+
+
+def _dequantised(folder: Path, spec: GlmSpec, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """All weights of a quantised checkpoint in `dtype`; only one of them is in fp32 at a time."""
+    file, state = open_quantised(folder), dict[str, torch.Tensor]()
+    for name, shape in weight_shapes(spec).items():
+        if file.shapes.get(name) != shape:
+            raise BundleError(f"the tensor {name} is missing" if name not in file else
+                              f"the tensor {name} has shape {list(file.shapes[name])}, not {list(shape)}",
+                              where=str(file.path), remedy="use config.json and weights of one and the same checkpoint")
+        value = file.read(name)
+        array = value.dequantise() if isinstance(value, QuantisedMatrix) else np.array(value)
+        state[name] = torch.from_numpy(array).to(dtype)
+    return state
 
 
 def checkpoint_folder(folder_or_hub: str | Path) -> Path:

@@ -29,8 +29,8 @@ from openautoglm.models.quantised_layout import (
 from openautoglm.models.quantised_writer import QuantisedWriter
 from openautoglm.models.tensor_file import Entry, read_header
 
-__all__ = ["QUANTISED_NAME", "Form", "QuantisedFile", "QuantisedWriter", "StoredMatrix", "is_quantised",
-           "open_quantised"]
+__all__ = ["QUANTISED_NAME", "Form", "QuantisedFile", "QuantisedWriter", "StoredMatrix", "forms_of",
+           "is_quantised", "open_quantised"]
 _MOST_COLUMNS = 1 << 31
 _AGAIN = "copy or write the bundle again"
 
@@ -54,6 +54,11 @@ class StoredMatrix:
     shares: NDArray[np.float16]
     row_scales: Float32
     zeros: NDArray[np.uint8] | None
+
+    def __getitem__(self, rows: slice) -> StoredMatrix:
+        zeros = None if self.zeros is None else self.zeros[rows]
+        scales = self.row_scales[rows]
+        return StoredMatrix(self.form, (len(scales), self.shape[1]), self.codes[rows], self.shares[rows], scales, zeros)
 
     def matrix(self) -> QuantisedMatrix:
         """The matrix, copied out of the file, one value a byte."""
@@ -195,6 +200,15 @@ def open_quantised(path: str | Path) -> QuantisedFile:
     """
     path = Path(path)
     return QuantisedFile(path / QUANTISED_NAME if path.is_dir() else path)
+
+
+def forms_of(folder: str | Path) -> dict[str, Form]:
+    """How the quantised matrices of the checkpoint in a folder are stored; none where it has no quantised file.
+
+    Raises:
+        BundleError: as `open_quantised`.
+    """
+    return open_quantised(folder).forms if is_quantised(folder) else {}
 
 
 def is_quantised(folder: str | Path) -> bool:

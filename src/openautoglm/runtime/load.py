@@ -46,7 +46,7 @@ def load_program(model: str | Path | OnDisk, target: str = "torch:cpu", *, dtype
     Args:
         target: ``native``, ``torch:cpu``, ``torch:cuda``, ``torch:cuda:1``.
         dtype: of matrices that are not quantised; norms are in fp32.
-        quantise: quantise the linears; None: they stay as they are.
+        quantise: quantise the linears; None: they stay as they are stored, quantised ones too.
         pages, page_size: the KV cache, in pages of so many tokens; native: a multiple of 16.
         cache: how keys and values are kept.
         rules: rewrite the graph by the rules of the target, by these, or not at all (then `quantise` must be None).
@@ -62,7 +62,7 @@ def load_program(model: str | Path | OnDisk, target: str = "torch:cpu", *, dtype
     Raises:
         BundleError: the checkpoint is damaged or incomplete, or not safetensors.
         SpecError: the architecture is not supported.
-        GraphError: no such target, or an operator without a kernel there.
+        GraphError: no such target, an operator without a kernel there, or `quantise` for a quantised checkpoint.
         ResourceError: more memory than the limit, or no such device; the extension of ``native`` was not built.
         MissingExtraError: the target's package is not installed.
     """
@@ -72,7 +72,7 @@ def load_program(model: str | Path | OnDisk, target: str = "torch:cpu", *, dtype
     plan = Plan(spec, target, dtype, shape, max_rows, max_wanted, quantise, load, 0, threads, tuple(cpus), nice)
     maker = _maker(plan)
     checkpoint = Checkpoint(folder)
-    graph = _graph(plan, rules)
+    graph = _graph(plan, rules, checkpoint)
     check_weights(graph, checkpoint)
     if memory_limit is not None:
         plan = _adapt(graph, checkpoint, plan, memory_limit)
@@ -102,16 +102,17 @@ def load_hidden(model: str | Path | OnDisk, program: Program, *, rules: bool | I
     maker = _maker(plan)
     if not hasattr(maker, "share"):
         raise GraphError(f"programs of {plan.target!r} share no weights", remedy="use native or torch:cpu")
-    shared: Program = maker.share(_graph(plan, rules, head=False), Checkpoint(folder), plan, program)
+    checkpoint = Checkpoint(folder)
+    shared: Program = maker.share(_graph(plan, rules, checkpoint, head=False), checkpoint, plan, program)
     return shared
 
 
-def _graph(plan: Plan, rules: bool | Iterable[Rule], *, head: bool = True) -> Graph:
+def _graph(plan: Plan, rules: bool | Iterable[Rule], checkpoint: Checkpoint, *, head: bool = True) -> Graph:
     if rules is not True and plan.quantise is not None:
         raise GraphError("a graph is quantised by the rules of its target", where="quantise",
                          remedy="leave `rules` at True, or put QuantiseLinears among yours")
     graph = build(plan.spec, head=head)
-    rewrite(graph, rules_for(plan.family, plan.quantise) if rules is True else rules or ())
+    rewrite(graph, rules_for(plan.family, plan.quantise, stored=checkpoint.forms) if rules is True else rules or ())
     return graph
 
 

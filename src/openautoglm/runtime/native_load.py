@@ -120,13 +120,13 @@ def pack_checkpoint(folder: str | Path, quantise: Quantisation | None = None, dt
         threads: that round and pack; None: one for each processor.
 
     Raises:
-        BundleError, SpecError, ResourceError: as of `load_program`.
+        BundleError, SpecError, GraphError, ResourceError: as of `load_program`.
     """
     spec = read_spec(Path(folder))
     shape = CacheShape(spec.layers, spec.kv_heads, spec.head_dim, 16, 1, "bf16")
     plan = Plan(spec, "native", dtype, shape, 1, 1, quantise, threads=threads)
     checkpoint, graph = Checkpoint(folder), build(spec)
-    rewrite(graph, rules_for("native", quantise))
+    rewrite(graph, rules_for("native", quantise, stored=checkpoint.forms))
     check_weights(graph, checkpoint)
     prepared = Prepared(graph, plan, checkpoint)
     path = Path(folder) / file_name(plan)

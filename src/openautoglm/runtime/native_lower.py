@@ -4,58 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 from openautoglm.core.errors import GraphError
 from openautoglm.graph.ir import Graph, Node, Value
+from openautoglm.graph.sources import Quantised
 from openautoglm.runtime.buffers import Buffers, Place, assign
 from openautoglm.runtime.kernels import kernel_of
+from openautoglm.runtime.lowered import Bound, Lowered
 from openautoglm.runtime.packing import HEADER_BYTES, PANEL, Item, packed_item, products, rows_item, tied_item
 from openautoglm.runtime.program import Plan
 from openautoglm.runtime.tensors import Checkpoint
+from openautoglm.runtime.weights import BITS
 
 _STEP_INPUTS = ("ids", "positions", "wanted")
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A weight, or some of its rows, that a program was told of: to be bound under its number.
-
-    Attributes:
-        item: the weight.
-        number: of the packed weight or the tensor in the program.
-        first: bytes of the item that come before what is bound; a packed matrix's header always does.
-        bytes: that are bound.
-        rows: of the matrix that are bound.
-        taken: a packed matrix of which single rows are taken, as of a table.
-    """
-
-    item: Item
-    number: int
-    first: int
-    bytes: int
-    rows: int
-    taken: bool = False
-
-
-@dataclass
-class Lowered:
-    """A program of the extension whose weights are not bound yet.
-
-    Attributes:
-        items: its weights in the order in which they are used.
-        calls: for each call of the program, the weights that it reads.
-    """
-
-    native: Any
-    items: list[Item] = field(default_factory=list)
-    calls: list[list[Bound]] = field(default_factory=list)
-
-    def bounds(self) -> list[Bound]:
-        """Everything that is to be bound."""
-        return list(dict.fromkeys(bound for call in self.calls for bound in call))
 
 
 def lower_graph(graph: Graph, plan: Plan, checkpoint: Checkpoint | None, native: ModuleType, team: Any, cache: Any, *,
@@ -139,13 +103,21 @@ class _Lowering:
             known = self.rows[value, exact] = Bound(self._item(item), number, 0, item.bytes, item.rows)
         return known
 
+    def table_of(self, table: Value) -> Bound:
+        """What rows of a table are taken of: its own packed codes, a packed head that holds it, or plain rows."""
+        if isinstance(table.source, Quantised) and table.source.format in BITS:
+            return self._taken(packed_item(table, None, self.plan))
+        return self.head_of(table) or self.rows_of(table, exact=False)
+
     def head_of(self, table: Value) -> Bound | None:
         """The packed head that holds what a table holds, for rows to be taken of it; None: there is none."""
         rows = rows_item(table, self.checkpoint, self.plan, exact=False)
         item = tied_item([*self.beside, *products(self.graph, self.plan)], rows)
-        if item is None:
-            return None
-        number = self.program.declare_weight(item.format, item.rows, item.columns)
+        return None if item is None else self._taken(item)
+
+    def _taken(self, item: Item) -> Bound:
+        """A packed matrix of which single rows are taken."""
+        number = self.program.declare_weight(item.format, item.rows, item.columns, item.group, item.symmetric)
         return Bound(self._item(item), number, HEADER_BYTES, item.bytes - HEADER_BYTES, item.rows, taken=True)
 
     def packed_of(self, weight: Value, bias: Value | None) -> list[Bound]:
@@ -182,7 +154,7 @@ Made = list[tuple[Any, list[Bound]]]
 
 def _embedding(lowering: _Lowering, node: Node) -> Made:
     call = lowering.call("embedding", node.inputs[:1], node.outputs)
-    table = lowering.head_of(node.inputs[1]) or lowering.rows_of(node.inputs[1], exact=False)
+    table = lowering.table_of(node.inputs[1])
     call.weight, call.tensor = (table.number, -1) if table.taken else (-1, table.number)
     return [(call, [table])]
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from openautoglm.core.errors import GraphError, ResourceError
 from openautoglm.graph.ir import Graph
 from openautoglm.runtime.layout import Int32, Layout
+from openautoglm.runtime.lowered import Bound, Lowered
 from openautoglm.runtime.memory import base_bytes
 from openautoglm.runtime.native import REMEDY, native_module, why_not
-from openautoglm.runtime.native_lower import Bound, Lowered, lower_graph
+from openautoglm.runtime.native_lower import lower_graph
 from openautoglm.runtime.packing import LINE, Bytes, Form
 from openautoglm.runtime.program import Facts, Float32, Plan, check_pages, check_step
 from openautoglm.runtime.tensors import Checkpoint

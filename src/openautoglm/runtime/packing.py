@@ -21,12 +21,11 @@ from openautoglm.graph.ir import Graph, Value
 from openautoglm.graph.sources import Concat, Format, Quantised, Source, Tensor, tensors
 from openautoglm.runtime.program import Plan
 from openautoglm.runtime.tensors import Bf16, Checkpoint, Float32, to_bf16
-from openautoglm.runtime.weights import Weight, as_float32, evaluate, source_of
+from openautoglm.runtime.weights import BITS, Weight, as_float32, evaluate, source_of, stored_parts
 
 LINE = 64
 """Weights lie at multiples of so many bytes."""
 HEADER_BYTES, PANEL, _HEAD_BYTES, _GROUP_HEAD_BYTES = 64, 32, 256, 64
-_CODED = ("int8", "int4")
 _PIECE_VALUES = 1 << 18
 Bytes = NDArray[np.uint8]
 Form = tuple[str, str, int, int, str, int, bool]
@@ -96,7 +95,7 @@ def packed_item(weight: Value, bias: Value | None, plan: Plan) -> Item:
     bias_source = None if bias is None else source_of(bias)
     if not isinstance(source, Quantised):
         return Item(name, "packed", source, bias_source, rows, columns, plan.dtype)
-    if source.format not in _CODED:
+    if source.format not in BITS:
         return Item(name, "packed", source.of, bias_source, rows, columns, source.format)
     return Item(name, "packed", source.of, bias_source, rows, columns, source.format, source.group or columns,
                 source.symmetric)
@@ -110,7 +109,7 @@ def rows_item(value: Value, checkpoint: Checkpoint | None, plan: Plan, *, exact:
     format: Format = "fp32" if exact else plan.dtype
     if isinstance(source, Quantised) and not exact:
         format = "bf16" if source.format == "bf16" else format
-    stored = checkpoint.entry(source.name).kind if checkpoint is not None and isinstance(source, Tensor) else ""
+    stored = checkpoint.kind(source.name) if checkpoint is not None and isinstance(source, Tensor) else ""
     if stored == "BF16" and not exact:
         format = "bf16"
     return Item(f"{value.name}.rows", "rows", source, None, rows, columns, format)
@@ -134,7 +133,7 @@ def tied_item(matrices: Iterable[Item], table: Item) -> Item | None:
 
 
 def fill(item: Item, checkpoint: Checkpoint, out: Bytes, native: Any, team: Any) -> None:
-    """Make a weight in `out`, `item.bytes` bytes at a multiple of 64.
+    """Make a weight in `out`, `item.bytes` bytes at a multiple of 64; codes that are stored in its form are taken.
 
     Args:
         native, team: the extension, and the threads that round and pack.
@@ -145,8 +144,14 @@ def fill(item: Item, checkpoint: Checkpoint, out: Bytes, native: Any, team: Any)
     if item.kind == "rows":
         _fill_rows(item, _plain(evaluate(item.source, checkpoint)), out)
         return
-    parts = [part.bits if isinstance(part, Bf16) else part for part in _parts(item.source, checkpoint)]
     bias = None if item.bias is None else np.ascontiguousarray(as_float32(evaluate(item.bias, checkpoint)))
+    if item.format in BITS and (stored := stored_parts(Quantised(item.source, item.format, item.group, item.symmetric),
+                                                       checkpoint)):
+        codes = [(part.codes.view(np.uint8), part.shares.view(np.uint16), part.row_scales, part.zeros)
+                 for part in stored]
+        native.pack_codes(team, codes, item.format, item.columns, item.group, item.symmetric, bias, out)
+        return
+    parts = [part.bits if isinstance(part, Bf16) else part for part in _parts(item.source, checkpoint)]
     try:
         native.pack(team, [np.ascontiguousarray(part) for part in parts], item.format, item.group, item.symmetric,
                     bias, out)

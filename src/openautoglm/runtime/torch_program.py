@@ -137,6 +137,8 @@ def _scratch(sizes: dict[str, int], plan: Plan, width: int) -> Callable[[Node], 
             return gathered + plan.max_rows * longest * 5 + 2 * plan.max_rows * spec.query_size * width
         if "norm" in node.operator or node.operator == "rotary":
             return 3 * 4 * elements(node.inputs[0])
+        if node.operator == "embedding":
+            return elements(node.output) * (8 + width)
         unlike = [value for value in node.inputs if isinstance(value.source, Quantised)]
         return sum(elements(value) * (8 + width) for value in unlike)
 

@@ -14,10 +14,12 @@ import numpy as np
 from openautoglm.core.errors import BundleError, GraphError
 from openautoglm.graph.ir import Graph, Value
 from openautoglm.graph.sources import Concat, Quantised, Rows, Scaled, Source, Tensor, tensors
+from openautoglm.models.quantised_file import StoredMatrix
 from openautoglm.runtime.quantised import QuantisedMatrix, groups_of, quantise
 from openautoglm.runtime.tensors import Bf16, Checkpoint, Float32, to_bf16
 
 Weight = Float32 | Bf16 | QuantisedMatrix
+BITS = {"int8": 8, "int4": 4}
 _REMEDY = "use the config.json and the weights of one and the same checkpoint"
 
 
@@ -37,10 +39,9 @@ def check_weights(graph: Graph, checkpoint: Checkpoint) -> None:
                               f"{value.type.shape}", where=_files([tensors(source)[0]], checkpoint), remedy=_REMEDY)
         _note_ends(source, checkpoint, ends)
     for name, end in ends.items():
-        entry = checkpoint.entry(name)
-        if entry.shape[0] != end:
-            raise BundleError(f"the tensor {name} has {entry.shape[0]} rows, the architecture needs {end}",
-                              where=str(entry.file), remedy=_REMEDY)
+        if (rows := checkpoint.shape(name)[0]) != end:
+            raise BundleError(f"the tensor {name} has {rows} rows, the architecture needs {end}",
+                              where=str(checkpoint.file(name)), remedy=_REMEDY)
 
 
 def shape_of(source: Source, checkpoint: Checkpoint) -> tuple[int, ...]:
@@ -51,7 +52,7 @@ def shape_of(source: Source, checkpoint: Checkpoint) -> tuple[int, ...]:
         GraphError: the parts do not fit together.
     """
     if isinstance(source, Tensor):
-        return checkpoint.entry(source.name).shape
+        return checkpoint.shape(source.name)
     if isinstance(source, Concat):
         shapes = [shape_of(part, checkpoint) for part in source.parts]
         if not shapes or len({shape[1:] for shape in shapes}) != 1:
@@ -79,14 +80,18 @@ def shape_of(source: Source, checkpoint: Checkpoint) -> tuple[int, ...]:
 def evaluate(source: Source, checkpoint: Checkpoint) -> Weight:
     """Make a weight. Tensors and their rows stay views of the file (bf16 as its bits); scaling gives fp32.
 
+    What is asked for in the form in which it is stored is not rounded again.
+
     Raises:
-        BundleError: a tensor is missing, too small or not finite.
+        BundleError: a tensor is missing, too small, damaged or not finite.
         GraphError: the parts do not fit together.
     """
     if isinstance(source, Tensor):
-        return checkpoint.entry(source.name).read()
+        return checkpoint.read(source.name)
     if isinstance(source, Concat):
         return _concat([_plain(part, checkpoint) for part in source.parts])
+    if isinstance(source, Quantised) and (stored := stored_parts(source, checkpoint)):
+        return _joined([part.matrix() for part in stored])
     of = _plain(source.of, checkpoint)
     if isinstance(source, Rows):
         return of[source.start:source.stop]
@@ -103,6 +108,36 @@ def evaluate(source: Source, checkpoint: Checkpoint) -> Weight:
         names = tensors(source)
         raise BundleError(f"{', '.join(names)}: {error.message}", where=_files(names, checkpoint),
                           remedy=error.remedy) from error
+
+
+def stored_parts(source: Quantised, checkpoint: Checkpoint) -> list[StoredMatrix]:
+    """The matrices that lie one under the other in a source and are stored in its very form; else none."""
+    found = _stored(source.of, checkpoint) if source.format in BITS else None
+    for part in found or ():
+        if part.form != (BITS[source.format], source.group or part.shape[1], source.symmetric):
+            return []
+    return found or []
+
+
+def _stored(source: Source, checkpoint: Checkpoint) -> list[StoredMatrix] | None:
+    if isinstance(source, Tensor):
+        part = checkpoint.stored(source.name)
+        return None if part is None else [part]
+    if isinstance(source, Rows):
+        whole = _stored(source.of, checkpoint)
+        return [whole[0][source.start:source.stop]] if whole is not None and len(whole) == 1 else None
+    if isinstance(source, Concat):
+        parts = [_stored(part, checkpoint) for part in source.parts]
+        return None if None in parts else [one for part in parts for one in part or ()]
+    return None
+
+
+def _joined(parts: list[QuantisedMatrix]) -> QuantisedMatrix:
+    if len(parts) == 1:
+        return parts[0]
+    zeros = [part.zeros for part in parts if part.zeros is not None]
+    return QuantisedMatrix(parts[0].bits, np.concatenate([part.values for part in parts]),
+                           np.concatenate([part.scales for part in parts]), np.concatenate(zeros) if zeros else None)
 
 
 def weight_of(value: Value, checkpoint: Checkpoint) -> Weight:
@@ -138,7 +173,7 @@ def _concat(parts: list[Float32 | Bf16]) -> Float32 | Bf16:
 def _note_ends(source: Source, checkpoint: Checkpoint, ends: dict[str, int]) -> None:
     """Note of each tensor up to which row it is read, so that one with too many rows is found."""
     if isinstance(source, Tensor):
-        ends[source.name] = max(checkpoint.entry(source.name).shape[:1], default=0)
+        ends[source.name] = max(checkpoint.shape(source.name)[:1], default=0)
     elif isinstance(source, Rows) and isinstance(source.of, Tensor):
         ends[source.of.name] = max(source.stop, ends.get(source.of.name, 0))
     elif isinstance(source, Concat):
@@ -162,4 +197,4 @@ def source_of(value: Value) -> Source:
 
 
 def _files(names: Iterable[str], checkpoint: Checkpoint) -> str:
-    return ", ".join(dict.fromkeys(str(checkpoint.entry(name).file) for name in names))
+    return ", ".join(dict.fromkeys(str(checkpoint.file(name)) for name in names))

@@ -19,20 +19,18 @@ from openautoglm.graph.pattern import RmsNorm, Siblings
 from openautoglm.graph.rewrite import ReplacePattern
 
 
-def _together(match: Match) -> bool:
-    """All readers of one value want the same groups."""
-    return len({root.attributes["group"] for root in match.roots}) == 1
-
-
 def _quantise(match: Match, graph: Graph) -> list[Value]:
-    x, group = match.roots[0].inputs[0], match.roots[0].attributes["group"]
-    codes, scales = graph.node("quantise_rows", x, name=f"{x.name}.codes", group=group).outputs
-    graph.rename(scales, f"{x.name}.scales")
-    return [graph.apply("quantised_rows_linear", codes, scales, *root.inputs[1:], name=root.output.name,
-                        before=None, **root.attributes) for root in match.roots]
+    """Quantise once for all readers that want the same groups."""
+    x, made = match.roots[0].inputs[0], {}
+    for group in dict.fromkeys(root.attributes["group"] for root in match.roots):
+        codes, scales = graph.node("quantise_rows", x, name=f"{x.name}.codes", group=group).outputs
+        graph.rename(scales, f"{x.name}.scales")
+        made[group] = (codes, scales)
+    return [graph.apply("quantised_rows_linear", *made[root.attributes["group"]], *root.inputs[1:],
+                        name=root.output.name, before=None, **root.attributes) for root in match.roots]
 
 
-quantise_rows = ReplacePattern(Siblings(QuantisedLinear(), at_least=1), _quantise, "quantise_rows", where=_together)
+quantise_rows = ReplacePattern(Siblings(QuantisedLinear(), at_least=1), _quantise, "quantise_rows")
 
 
 def _add_norm(match: Match, graph: Graph) -> dict[Value, Value]:

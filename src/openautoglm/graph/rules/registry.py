@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from openautoglm.core.errors import GraphError
 from openautoglm.core.plugins import load_plugins
@@ -19,6 +19,8 @@ from openautoglm.graph.rules.norm_linear import fuse_norm_linear
 from openautoglm.graph.rules.quantise import QuantiseLinears
 from openautoglm.graph.rules.quantise_rows import add_norm_quantise, norm_quantise, quantise_rows, silu_mul_quantise
 from openautoglm.graph.rules.silu_mul import silu_mul, silu_mul_of_two
+from openautoglm.graph.rules.stored import StoredForms
+from openautoglm.models.quantised_layout import Form
 
 GROUP = "openautoglm.rules"
 """Entry points of plug-in rules; each names a `Rule`, used when it is asked for."""
@@ -35,7 +37,8 @@ _INT8_TARGETS = frozenset({"native"})
 """Families of targets whose kernels multiply int8 by int8."""
 
 
-def rules_for(family: str, quantise: Quantisation | None = None, extra: Iterable[str] = ()) -> tuple[Rule, ...]:
+def rules_for(family: str, quantise: Quantisation | None = None, extra: Iterable[str] = (),
+              stored: Mapping[str, Form] | None = None) -> tuple[Rule, ...]:
     """Return the standard rewrite for a target, in the order in which `rewrite` shall apply it.
 
     Args:
@@ -44,15 +47,20 @@ def rules_for(family: str, quantise: Quantisation | None = None, extra: Iterable
             and in the operator before if it can.
         extra: names of optional rules or those of plug-ins; they come before the rules that fuse, so they see plain
             operators, and in later rounds what was fused.
+        stored: forms of matrices that the checkpoint holds quantised: they keep them.
 
     Raises:
-        GraphError: no rule has that name.
+        GraphError: no rule has that name, or a quantised checkpoint shall be quantised.
         PluginError: a plug-in does not load.
     """
-    quantised: tuple[Rule, ...] = ()
-    if quantise is not None:
-        quantised = (QuantiseLinears(quantise), *(INT8_ROWS if family in _INT8_TARGETS else ()))
-    return (*_BEFORE, *_named(tuple(extra)), *_AFTER, *quantised)
+    if quantise is not None and stored:
+        raise GraphError("the checkpoint holds quantised weights already, they are not quantised again",
+                         where="quantise", remedy="leave it out, or compress the model that it was made of anew")
+    first: tuple[Rule, ...] = (StoredForms(stored),) if stored else ()
+    last: tuple[Rule, ...] = () if quantise is None else (QuantiseLinears(quantise),)
+    if (first or last) and family in _INT8_TARGETS:
+        last += INT8_ROWS
+    return (*first, *_BEFORE, *_named(tuple(extra)), *_AFTER, *last)
 
 
 def standard_rules(*extra: str) -> tuple[Rule, ...]:

@@ -59,6 +59,38 @@ void pack(Runtime& team, const std::vector<Matrix>& parts, const std::string& fo
     if (!finite) throw std::domain_error("a value is not finite");
 }
 
+using StoredTuple = std::tuple<Whole<const uint8_t, 2>, Whole<const uint16_t, 2>, Whole<const float, 1>,
+                              std::optional<Whole<const uint8_t, 2>>>;
+
+StoredPart stored_part_of(const StoredTuple& part, const PackedView& view) {
+    const auto& [codes, shares, scales, zeros] = part;
+    const size_t count = codes.shape(0), groups = static_cast<size_t>(view.groups);
+    const int columns = view.format == Format::int8 ? view.inputs : (view.inputs + 1) / 2;
+    expect(codes.shape(1) == static_cast<size_t>(columns) && shares.shape(0) == count && shares.shape(1) == groups &&
+               scales.shape(0) == count, "codes and scales do not fit the matrix");
+    expect(zeros.has_value() == view.zeros && (!zeros || (zeros->shape(0) == count && zeros->shape(1) == groups)),
+           "zero points do not fit the matrix");
+    return {codes.data(), shares.data(), scales.data(), zeros ? zeros->data() : nullptr, static_cast<int64_t>(count)};
+}
+
+// Pack codes as they are stored into `out`, header and all.
+void pack_codes(Runtime& team, const std::vector<StoredTuple>& parts, const std::string& format, int64_t inputs,
+                int64_t group, bool symmetric, std::optional<Whole<const float, 1>> bias, Whole<uint8_t, 1> out) {
+    int64_t outputs = 0;
+    for (const StoredTuple& part : parts) outputs += static_cast<int64_t>(std::get<0>(part).shape(0));
+    const PackedView view = shape_packed(format_of(format), !symmetric, outputs, inputs, group);
+    expect(view.width > 0, "codes are int8 or int4");
+    expect(out.shape(0) == sizeof(PackedHeader) + payload_bytes(view), "out has a wrong size");
+    expect(!bias || bias->shape(0) == static_cast<size_t>(outputs), "the bias does not fit");
+    StoredArgs args{view, {}, bias ? bias->data() : nullptr, out.data() + sizeof(PackedHeader)};
+    for (const StoredTuple& part : parts) args.parts.push_back(stored_part_of(part, view));
+    const PackedHeader header = header_of(view);
+    std::memcpy(out.data(), &header, sizeof(header));
+    std::atomic<int64_t> next{0};
+    const nb::gil_scoped_release released;
+    team.team().run([&](int) { pack_stored(args, next); });
+}
+
 }  // namespace
 
 void bind_packing(nb::module_& m) {
@@ -70,6 +102,8 @@ void bind_packing(nb::module_& m) {
     }, "header"_a.noconvert(), "bytes"_a, "Check a header against the bytes of its matrix: format, outputs, inputs, group, symmetric.");
     m.def("pack", &pack, "team"_a, "parts"_a, "format"_a, "group"_a, "symmetric"_a, "bias"_a.none(), "out"_a.noconvert(),
           "Round and pack a matrix, given as parts one under the other.");
+    m.def("pack_codes", &pack_codes, "team"_a, "parts"_a, "format"_a, "inputs"_a, "group"_a, "symmetric"_a, "bias"_a.none(),
+          "out"_a.noconvert(), "Pack codes, fp16 shares, row scales and zero points (or None) as they are.");
     nb::class_<Memory>(m, "Block", "Memory on large pages, zeroed.")
         .def(nb::init<size_t>(), "bytes"_a)
         .def_prop_ro("array", [](nb::handle self) {

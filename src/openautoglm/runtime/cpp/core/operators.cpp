@@ -223,6 +223,7 @@ void gather(const Member& member, const Table& table, const int32_t* numbers, in
 
 void gather_packed(const Member& member, const PackedView& matrix, const int32_t* numbers, int rows, Rows out) {
     over_pieces(member, rows, matrix.inputs, [&](int64_t r, int64_t first, int64_t last) {
+        if (matrix.width > 0) return gather_codes(matrix, numbers[r], first, last, out[r]);
         const uint8_t* panel = matrix.panels + numbers[r] / kPanel * matrix.panel_bytes + sizeof(PanelHead);
         const int lane = numbers[r] % kPanel;
         float* y = out[r];

@@ -101,8 +101,10 @@ struct Table {
 };
 // Copy rows `numbers` of a table; the numbers are below its entries.
 void gather(const Member&, const Table& table, const int32_t* numbers, int rows, int width, Rows out);
-// The same of a packed matrix of fp32 or bf16: values of a row lie a panel's width apart.
+// The same of a packed matrix: values of a row (or pairs, or fours of them) lie a panel's width apart.
 void gather_packed(const Member&, const PackedView& matrix, const int32_t* numbers, int rows, Rows out);
+// Values [first, last) of a row of a packed matrix of int8 or int4, as its dequantised matrix holds them, to the last bit.
+void gather_codes(const PackedView& matrix, int64_t number, int64_t first, int64_t last, float* y);
 // Copy rows `numbers` of x.
 void gather_rows(const Member&, Rows x, const int32_t* numbers, int rows, int width, Rows out);
 

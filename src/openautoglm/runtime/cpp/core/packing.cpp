@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/half.h"
+
 namespace autoglm {
 
 namespace {
@@ -11,18 +13,6 @@ namespace {
 constexpr float kRounder = 12582912.f;  // 1.5 * 2^23: adding and taking it away rounds to a whole number, ties to even
 
 float round_whole(float x) { return (x + kRounder) - kRounder; }
-
-uint32_t bits_of(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof(bits));
-    return bits;
-}
-
-float from_bits(uint32_t bits) {
-    float x;
-    std::memcpy(&x, &bits, sizeof(x));
-    return x;
-}
 
 uint16_t to_bf16(float x) {
     const uint32_t bits = bits_of(x);
@@ -39,12 +29,6 @@ uint16_t to_half(float x) {
     }
     const uint32_t rounded = magnitude + 0xFFFu + ((magnitude >> 13) & 1u);
     return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
-}
-
-float from_half(uint16_t half) {
-    const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16, rest = half & 0x7FFFu;
-    if (rest < 0x400u) return from_bits(sign | bits_of(static_cast<float>(rest) * (1.f / 16777216.f)));
-    return from_bits(sign | ((rest << 13) + 0x38000000u));
 }
 
 // Row `row` of the matrix in fp32.

@@ -24,6 +24,25 @@ struct PackArgs {
     uint8_t* panels;    // payload_bytes(view) bytes
 };
 
+// Some rows of a quantised matrix as a file holds them; parts lie one under the other.
+struct StoredPart {
+    const uint8_t* codes;    // [count, inputs], signed where symmetric; of 4 bits two a byte, the even input low
+    const uint16_t* shares;  // fp16 [count, groups]
+    const float* scales;     // [count]
+    const uint8_t* zeros;    // [count, groups], or nullptr
+    int64_t count;
+};
+
+struct StoredArgs {
+    PackedView view;  // its panels are not read
+    std::vector<StoredPart> parts;
+    const float* bias;  // [outputs], or nullptr
+    uint8_t* panels;    // payload_bytes(view) bytes
+};
+
+// As pack_panels(), of codes that are taken as they are.
+void pack_stored(const StoredArgs& args, std::atomic<int64_t>& next);
+
 // Floats of work space that each thread needs.
 inline size_t pack_scratch(const PackedView& view) {
     return static_cast<size_t>(kPanel) * view.inputs + 2 * static_cast<size_t>(view.groups);

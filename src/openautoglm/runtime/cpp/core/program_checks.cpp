@@ -126,9 +126,6 @@ void Program::check_shapes(const Call& call) const {
     switch (call.kind) {
         case Kind::embedding:
             expect(in[0].space == Space::ids && (call.tensor >= 0) != (call.weight >= 0), "an embedding takes one table");
-            if (call.weight >= 0)
-                expect(weights_[call.weight].format == Format::fp32 || weights_[call.weight].format == Format::bf16,
-                       "rows are taken of fp32 and bf16 only");
             expect((call.weight >= 0 ? weights_[call.weight].inputs : tensors_[call.tensor].columns) == width,
                    "table does not fit");
             return rows(width, {&out[0]});
