@@ -13,6 +13,7 @@ from openautoglm.core.files import read_json
 from openautoglm.engine.async_engine import AsyncEngine
 from openautoglm.engine.engine import Engine
 from openautoglm.engine.open import open_engine
+from openautoglm.export.export import ExportType, export_model
 from openautoglm.pipeline.context import Run
 from openautoglm.pipeline.pruner import Pruner
 from openautoglm.pipeline.stages.order import run_stages
@@ -80,15 +81,16 @@ class AutoTrainer:
         scores: dict[str, Any] = read_json(self._run.scores_file)
         return scores
 
-    def export(self, path: str | Path) -> Path:
-        """Write the finished bundle to `path`: a folder, or a name ending in ``.zip`` or ``.pkl``.
+    def export(self, path: str | Path, type: ExportType | None = None) -> Path:
+        """Write the finished model to `path`: a bundle's folder, or a name ending in ``.zip``, ``.pkl`` or ``.gguf``.
 
         Whatever is not finished yet runs first.
-        """
-        from openautoglm.models.bundle import export, open_bundle
 
+        Args:
+            type: element type of a ``.gguf``, e.g. ``q8_0``; left out, as the weights are stored.
+        """
         run_stages(self._run, until="export")
-        return export(open_bundle(self._run.bundle), path)
+        return export_model(self._run.bundle, path, type).path
 
     def run(self) -> Path:
         """Run all stages; return the folder of the bundle."""
@@ -107,6 +109,14 @@ class Model:
         self.bundle = open_bundle(path)
         self._author = author_of(self.bundle)
         self._reader = Reader(self.bundle.card.recipe.get("record"))
+
+    def export(self, path: str | Path, type: ExportType | None = None) -> Path:
+        """Write the model to `path`, as `AutoTrainer.export` does.
+
+        Raises:
+            AutoGLMError: the form cannot hold the model; message and remedy say why.
+        """
+        return export_model(self.bundle, path, type).path
 
     def generate(self, records: Record | Iterable[Record], **options: Any) -> Any:
         """Answer one record or many.

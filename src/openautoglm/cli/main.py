@@ -22,6 +22,7 @@ VERBS = {
     "evaluate": "Score a bundle, or predictions against references.",
     "compress": "Make a bundle smaller and faster, and measure what it cost.",
     "generate": "Generate with a bundle, JSON lines out.",
+    "export": "Write a model for other programs: GGUF for llama.cpp, or a copy.",
     "serve": "Serve a bundle over HTTP, in the form of OpenAI's interface.",
     "edge": "Make a small program of a bundle, to run without Python.",
     "graph": "Show the graph of a model, and what the rules make of it.",

@@ -137,7 +137,8 @@ class ResourceError(AutoGLMError):
 
 
 class MissingExtraError(AutoGLMError):
-    """An optional dependency is not installed; the remedy names the extra."""
+    """An optional dependency is not installed; the remedy names the extra, or is given where there is none for it."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed", remedy=f"pip install 'openautoglm[{extra}]' -c constraints.txt")
+    def __init__(self, package: str, extra: str, remedy: str | None = None) -> None:
+        super().__init__(f"{package} is not installed",
+                         remedy=remedy or f"pip install 'openautoglm[{extra}]' -c constraints.txt")

@@ -24,7 +24,7 @@ _REGISTRY = ("sqlalchemy", "alembic")
 RPC = ("grpc", "grpc_health", "grpc_reflection")
 """What `serve --grpc-port` needs besides."""
 _SERVE = ("fastapi", "uvicorn", "httptools", "msgpack", "prometheus_client", *_REGISTRY, "argon2")
-EXTRAS = dict.fromkeys((*_SERVE, *RPC), "serve")
+EXTRAS = {**dict.fromkeys((*_SERVE, *RPC), "serve"), "gguf": "export"}
 """The extra that a module comes with; ``train`` where it is not named."""
 NEEDS: dict[str, Need] = {
     "run": Need((*_MODEL, *_CLEAN, *_SCORES, "optuna"), memory_gib=2, disk_gib=1),
@@ -35,6 +35,7 @@ NEEDS: dict[str, Need] = {
     "evaluate": Need(_SCORES, memory_gib=1),
     "compress": Need((*_MODEL, *_SCORES), memory_gib=2, disk_gib=1),
     "generate": Need(memory_gib=1),
+    "export": Need(("gguf",)),
     "serve": Need(_SERVE, memory_gib=1),
     "edge": Need(memory_gib=1),
     "graph": Need(),

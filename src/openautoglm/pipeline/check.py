@@ -9,6 +9,7 @@ from typing import Literal
 
 from openautoglm.core import hardware
 from openautoglm.core.errors import AutoGLMError, Fault, TaskError, TrainError
+from openautoglm.core.extras import installed
 from openautoglm.core.values import Example, Reject
 from openautoglm.data.read.paths import count_bytes, resolve
 from openautoglm.data.read.reader import columns
@@ -60,6 +61,9 @@ class Check:
 def check(run: Run) -> Check:
     """Look at the files of a task and estimate its run. Faults are lines of the result, nothing is raised for them."""
     found = Check()
+    if any(path.lower().endswith(".gguf") for path in run.task.export.to) and not installed("gguf"):
+        found.add("export.to", "the package gguf is not installed, which writes .gguf", "fault",
+                  "pip install 'openautoglm[export]' -c constraints.txt")
     samples: dict[str, Rows] = {}
     for split in SPLITS:
         paths = _files(run, split, found)

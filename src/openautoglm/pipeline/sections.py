@@ -148,7 +148,8 @@ class ExportTask(Settings):
     """Copies of the bundle (the bundle itself always lies in the run folder), and weights packed for the engine."""
 
     to: tuple[str, ...] = Field(
-        default=(), description="Paths relative to the task file: a folder, or a name ending in .zip or .pkl.")
+        default=(), description="Paths relative to the task file: a folder, or a name ending in .zip, .pkl, or .gguf "
+        "for llama.cpp.")
     packed: tuple[PackedTask, ...] = Field(
         default=(PackedTask(),), description="Packed files that the bundle holds beside its weights: `none`, `stored`, "
         "`int8`, `int4`, a section, or a list of these. Each takes about as much disk as the weights in its format.")

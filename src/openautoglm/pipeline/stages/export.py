@@ -35,7 +35,8 @@ class ExportStage:
 
     def run(self, run: Run) -> dict[str, Any]:
         """Write the bundle and its copies."""
-        from openautoglm.models.bundle import export, open_bundle
+        from openautoglm.export.export import export_model
+        from openautoglm.models.bundle import open_bundle
         from openautoglm.models.bundle_writer import write_bundle
 
         trained = open_bundle(run.model)
@@ -43,7 +44,10 @@ class ExportStage:
                               template=trained.template, dtype=trained.card.dtype, card_facts=card_facts(run),
                               more=lambda folder: pack_weights(folder, run.task.export.packed))
         for path in run.task.export.to:
-            _log.info("exported %s", export(bundle, run.base / path))
+            written = export_model(bundle, run.base / path)
+            _log.info("exported %s", written.path)
+            for note in written.notes:
+                _log.warning("%s: %s", written.path.name, note)
         return {"bundle": str(run.bundle),
                 "files": {name: (run.bundle / name).stat().st_size for name in bundle.card.files}}
 
