@@ -14,6 +14,7 @@ from openautoglm.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
+
     from openautoglm.train.goal import Goal
 
 Hook = Callable[[Any, int], Mapping[str, float]]
