@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from command_line import autoglm
-from openautoglm.core.errors import CompressError
+from openautoglm.core.errors import CompressError, TrainError
 from openautoglm.models.bundle import open_bundle
 from openautoglm.pipeline.compressing import measure as measuring
 from openautoglm.pipeline.compressing import run as running
@@ -106,6 +106,43 @@ def test_pruning_comes_before_quantising(finished: Path, tmp_path: Path, materia
     spec = open_bundle(finished / "runs/tiny/bundle").spec
     assert outcome.bundle.spec.ffn_size < spec.ffn_size
     assert [step["method"] for step in outcome.bundle.card.recipe["compress"]] == ["prune", "rtn"]
+
+
+def test_a_student_is_distilled_and_quantised(finished: Path, tmp_path: Path, material: Material) -> None:
+    parent = finished / "runs/tiny/bundle"
+    outcome = compress_bundle(parent, tmp_path / "out", recipe(
+        {"method": "distill", "student": {"hidden_size": 8, "ffn_size": 16}, "passes": 0.5, "alpha": 0.5},
+        {"method": "rtn", "bits": 8, "group": 0}), material)
+    assert (outcome.bundle.spec.hidden_size, outcome.bundle.spec.ffn_size) == (8, 16)
+    assert [step["method"] for step in outcome.bundle.card.recipe["compress"]] == ["distill", "rtn"]
+    alone = Material(material.cases, material.examples)
+    with pytest.raises(CompressError, match="no run to take examples from"):
+        compress_bundle(parent, tmp_path / "other", recipe("distill"), alone)
+    with pytest.raises(CompressError, match="no run to take tokens from"):
+        compress_bundle(parent, tmp_path / "third", recipe("prune"), alone)
+
+
+def test_adapters_are_merged(finished: Path, tmp_path: Path, material: Material) -> None:
+    import torch
+
+    from openautoglm.train.lora import LoraSettings, add_lora
+
+    parent = open_bundle(finished / "runs/tiny/bundle")
+    model = add_lora(parent.model(), LoraSettings())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    model.save_pretrained(str(tmp_path / "adapter"))
+    wanted = model.merge_and_unload().state_dict()
+    asked = recipe({"method": "merge-lora", "adapter": "adapter"})
+    outcome = compress_bundle(parent, tmp_path / "out", asked, material, here=tmp_path)
+    found = outcome.bundle.model().state_dict()
+    assert all(torch.allclose(found[name], value) for name, value in wanted.items())
+    assert outcome.child.kl is not None
+    assert outcome.child.kl > 0
+    with pytest.raises(TrainError, match="holds no adapters"):
+        compress_bundle(parent, tmp_path / "other", asked, material, here=tmp_path / "nowhere")
 
 
 def test_auto_tries_and_chooses(finished: Path, tmp_path: Path, material: Material) -> None:

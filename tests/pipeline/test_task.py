@@ -36,7 +36,7 @@ def faults(tmp_path: Path, text: str, environment: dict[str, str] | None = None)
     (GOOD + "budget: {minutes: soon}\n", "budget.minutes", 2, 19, "not a duration", ""),
     (GOOD + "budget: {memory: 2XB}\n", "budget.memory", 2, 18, "not a size", ""),
     (GOOD + "budget: {parameters: lots}\n", "budget.parameters", 2, 22, "not a count", ""),
-    (GOOD + "compress: {bits: 4}\n", "compress", 2, 11, "not available in this version", ""),
+    (GOOD + "compress: {bits: 4}\n", "compress", 2, 11, "command of its own", ""),
     (GOOD + "evaluate: {metrics: [blue]}\n", "evaluate.metrics", 2, 21, "no metric 'blue'", ""),
     (GOOD + "evaluate: {decodings: {b: {beams: 2}}}\n", "evaluate.decodings.b.beams", 2, 28, "unknown key",
      "did you mean num_beams?"),

@@ -59,19 +59,27 @@ def _store(path: Path) -> TokenStore | None:
         return None
 
 
+def training_of(card: Card) -> TrainSettings:
+    """How a bundle was trained, as its card tells; the defaults where it does not.
+
+    Raises:
+        CompressError: the card's settings cannot be read.
+    """
+    told = card.recipe.get("train") or (card.recipe.get("plan") or {}).get("train") or {}
+    try:
+        return TrainSettings.model_validate(told)
+    except ValidationError as error:
+        raise CompressError(f"the parent's training settings cannot be read: {error.errors()[0]['msg']}",
+                            where="recipe.train", remedy="use a bundle of this version") from error
+
+
 def recovery_settings(asked: RecoverSettings, parent: Card, passes: float) -> TrainSettings:
     """The training loop's settings: those that the parent's card tells of its training, shorter and gentler.
 
     Raises:
         CompressError: the card's settings cannot be read.
     """
-    recipe = parent.recipe
-    told = recipe.get("train") or (recipe.get("plan") or {}).get("train") or {}
-    try:
-        train = TrainSettings.model_validate(told)
-    except ValidationError as error:
-        raise CompressError(f"the parent's training settings cannot be read: {error.errors()[0]['msg']}",
-                            where="recipe.train", remedy="use a bundle of this version") from error
+    train = training_of(parent)
     return train.model_copy(update={
         "passes": passes, "tokens": None, "minutes": None, "batch": asked.batch, "batch_unit": "rows",
         "accumulation": 1, "lr": asked.lr or train.lr * asked.lr_ratio, "ema_decay": asked.ema_decay,

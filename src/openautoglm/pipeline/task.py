@@ -44,7 +44,7 @@ class Task(Settings):
         default_factory=SelfDistillTask, description="What follows training: the model learns its own best texts.")
     evaluate: EvaluateTask = Field(default_factory=EvaluateTask, description="Metrics and decodings.")
     compress: Any = Field(
-        default=None, description="Not available in this version: leave it out.")
+        default=None, description="Not a section: run `autoglm compress` on the finished bundle.")
     export: ExportTask = Field(default_factory=ExportTask, description="Copies of the finished bundle.")
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of everything that draws by chance.")
     output: str | None = Field(
@@ -61,7 +61,7 @@ class Task(Settings):
     @classmethod
     def _not_yet(cls, value: Any) -> None:
         if value:
-            raise ValueError("compression is not available in this version; leave the section out")
+            raise ValueError("compression is a command of its own: leave the section out, and run `autoglm compress` on the bundle")
 
     @model_validator(mode="before")
     @classmethod

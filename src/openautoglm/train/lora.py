@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -43,13 +46,39 @@ def add_lora(model: Any, settings: LoraSettings) -> Any:
     config = peft.LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
                              target_modules=list(names), task_type="CAUSAL_LM")
     try:
-        with warnings.catch_warnings():  # peft asks transformers 5 by a name that it renamed
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        with _renamed():
             return peft.get_peft_model(model, config)
     except ValueError as error:
         raise TrainError(
             f"LoRA cannot be added: {error}", where="lora.targets",
             remedy=f"name linear layers of the model, for example {', '.join(_EVERYWHERE)}") from error
+
+
+def load_lora(model: Any, folder: Path) -> Any:
+    """Return the model wrapped with adapters that peft wrote into a folder.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        TrainError: there are none, they are damaged, or they are not this model's.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise TrainError("holds no adapters", where=str(folder),
+                         remedy="give the folder that peft wrote, with adapter_config.json")
+    peft = require("peft", "train")
+    try:
+        with _renamed():
+            return peft.PeftModel.from_pretrained(model, str(folder))
+    except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+        raise TrainError(f"the adapters do not fit the model: {error}", where=str(folder),
+                         remedy="give adapters that were trained on this model") from error
+
+
+@contextmanager
+def _renamed() -> Iterator[None]:
+    """Let peft ask transformers 5 by a name that it renamed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 def merge_lora(model: Any) -> Any:

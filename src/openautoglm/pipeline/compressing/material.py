@@ -32,11 +32,13 @@ class Material:
         cases: records with references, that no step is shown.
         examples: records for methods that look at data; those of `cases` where there are no others.
         tokens: what pruned models recover with; None where there is no run.
+        run: the folder of that run.
     """
 
     cases: Sequence[Case]
     examples: Sequence[Example]
     tokens: Recovery | None = None
+    run: Path | None = None
 
     @property
     def paired(self) -> bool:
@@ -74,7 +76,7 @@ def of_run(folder: Path, most: int | None) -> Material:
         raise CompressError("holds no cleaned data", where=str(folder),
                             remedy="give the folder of a finished `autoglm run`, or --data FILES")
     cases = evenly(group_cases(read_examples(valid)), most)
-    return Material(cases, list(islice(read_examples(train), 4096)), Recovery.of_run(folder))
+    return Material(cases, list(islice(read_examples(train), 4096)), Recovery.of_run(folder), folder)
 
 
 def of_files(bundle: Bundle, data: Sequence[str], calibration: Sequence[str], most: int | None, *,

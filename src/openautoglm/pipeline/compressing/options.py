@@ -12,7 +12,7 @@ from openautoglm.pipeline.compressing.material import Material, of_files, of_run
 from openautoglm.pipeline.compressing.recipe import Recipe, load_recipe, make_recipe
 
 _QUANTISING = ("rtn", "gptq", "awq", "mixed")
-_BY_NAME = (*_QUANTISING, "prune", "kv")
+_BY_NAME = (*_QUANTISING, "prune", "distill", "kv")
 
 
 def recipe_of(text: str, *, bits: int | None, group: int | None, given: Mapping[str, Any]) -> tuple[Recipe, Path]:
@@ -68,7 +68,7 @@ def material_of(bundle: Bundle, path: Path, *, run: Path | None, data: Sequence[
                           if (folder / "data" / "valid.jsonl").is_file()), None)
     if data:
         found = of_files(bundle, data, calibration, most, source=source, target=target)
-        return found if run is None else Material(found.cases, found.examples, of_run(run, 1).tokens)
+        return found if run is None else Material(found.cases, found.examples, of_run(run, 1).tokens, run)
     if around is None:
         raise CompressError("there is no data to measure on", where="--data",
                             remedy="give --data FILES, or --run FOLDER of the run that made the bundle")

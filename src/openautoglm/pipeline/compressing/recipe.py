@@ -13,6 +13,7 @@ from openautoglm.compress.settings import AwqSettings, GptqSettings, MixedSettin
 from openautoglm.core.errors import Fault, TaskError
 from openautoglm.core.settings import Settings
 from openautoglm.evaluate.settings import EvaluateSettings
+from openautoglm.pipeline.distilltask import DistilSettings
 from openautoglm.pipeline.faults import faults_of
 from openautoglm.pipeline.positions import Document, parse
 from openautoglm.pipeline.units import Bytes
@@ -33,8 +34,16 @@ class MergeLoraSettings(Settings):
                          "is looked for beside the recipe.")
 
 
+class DistilStep(DistilSettings):
+    """A smaller student of the bundle, trained as the bundle itself was, with the bundle as its teacher."""
+
+    passes: float | None = Field(default=None, gt=0, description="Over the examples; the bundle's own when null.")
+    lr: float | None = Field(default=None, gt=0, description="Highest learning rate; the bundle's own when null.")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Of the student.")
+
+
 QUANTISING = (RtnSettings, GptqSettings, AwqSettings, MixedSettings)
-Step = Annotated[RtnSettings | GptqSettings | AwqSettings | MixedSettings | PruneSettings | KvSettings
+Step = Annotated[RtnSettings | GptqSettings | AwqSettings | MixedSettings | PruneSettings | DistilStep | KvSettings
                  | MergeLoraSettings, Field(discriminator="method")]
 
 
@@ -89,7 +98,7 @@ class Recipe(Settings):
             raise ValueError("weights are quantised once; keep one of rtn, gptq, awq and mixed")
         if quantised and any(not isinstance(step, KvSettings) for step in steps[quantised[0] + 1:]):
             last = steps[quantised[0]].method
-            raise ValueError(f"after {last} only kv can follow: put pruning and merging before it")
+            raise ValueError(f"after {last} only kv can follow: put pruning, distilling and merging before it")
         return steps
 
 

@@ -15,7 +15,7 @@ from openautoglm.core.files import sha256_file, write_json
 from openautoglm.models.bundle import Bundle, is_packed, open_bundle
 from openautoglm.models.card import CARD_NAME, Card
 from openautoglm.pipeline.compressing.material import Material
-from openautoglm.pipeline.compressing.recipe import QUANTISING, KvSettings, MergeLoraSettings, Step
+from openautoglm.pipeline.compressing.recipe import QUANTISING, DistilStep, KvSettings, MergeLoraSettings, Step
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ def apply_step(step: Step, bundle: Bundle, out: Path, around: Around) -> Bundle:
         return _quantised(step, bundle, out, around)
     if isinstance(step, PruneSettings):
         return _pruned(step, bundle, out, around)
+    if isinstance(step, DistilStep):
+        return _distilled(step, bundle, out, around)
     if isinstance(step, KvSettings):
         return _with_card(bundle, out, {"engine": {**bundle.card.recipe.get("engine", {}), "cache": step.format}})
     return _merged(step, bundle, out, around)
@@ -77,20 +79,38 @@ def _pruned(step: PruneSettings, bundle: Bundle, out: Path, around: Around) -> B
     return prune_bundle(bundle, out, step, around.material.tokens)
 
 
+def _distilled(step: DistilStep, bundle: Bundle, out: Path, around: Around) -> Bundle:
+    run = around.material.run
+    if run is None:
+        raise CompressError("a student is trained, and there is no run to take examples from", where="distill",
+                            remedy="give --run FOLDER of the run that made the bundle")
+    require("torch", "train")
+    from openautoglm.pipeline.distil import DistilFacts, distil_bundle
+    from openautoglm.pipeline.recovery import training_of
+
+    train = training_of(bundle.card)
+    given = {"passes": step.passes, "lr": step.lr}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if "passes" in changes:
+        changes |= {"tokens": None, "minutes": None}
+    folder = out.with_name(f"{out.name}.work")
+    folder.mkdir(parents=True, exist_ok=True)
+    entry = {**step.model_dump(mode="json"), "before": bundle.spec.parameters}
+    data = run / "data"
+    made = distil_bundle(bundle.path, out, step, DistilFacts(
+        folder, data / "train.jsonl", data / "valid.jsonl", train.model_copy(update=changes), step.dropout,
+        _noted(bundle, entry)))
+    shutil.rmtree(folder, ignore_errors=True)
+    return made
+
+
 def _merged(step: MergeLoraSettings, bundle: Bundle, out: Path, around: Around) -> Bundle:
     adapter = around.here / Path(step.adapter).expanduser()
-    if not (adapter / "adapter_config.json").is_file():
-        raise CompressError("holds no adapters", where=str(adapter),
-                            remedy="give the folder that peft wrote, with adapter_config.json")
-    peft = require("peft", "train")
+    require("torch", "train")
     from openautoglm.models.bundle_writer import write_bundle
-    from openautoglm.train.lora import merge_lora
+    from openautoglm.train.lora import load_lora, merge_lora
 
-    try:
-        model = merge_lora(peft.PeftModel.from_pretrained(bundle.model(), str(adapter)))
-    except (ValueError, KeyError, RuntimeError, OSError) as error:
-        raise CompressError(f"the adapters do not fit the bundle: {error}", where=str(adapter),
-                            remedy="give adapters that were trained on this model") from error
+    model = merge_lora(load_lora(bundle.model(), adapter))
     card = bundle.card
     write_bundle(out, model=model, spec=bundle.spec, tokenizer=bundle.tokenizer, template=bundle.template,
                  dtype=card.dtype, card_facts={"data": card.data, "recipe": {**card.recipe, **_noted(
