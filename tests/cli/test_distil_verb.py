@@ -22,7 +22,7 @@ MORE = "distill: {teacher: %s, alpha: 0.6, top_k: 8, features: 0.2, responses: {
 def test_killed_in_its_middle_a_student_ends_as_a_whole_one_does(tmp_path: Path) -> None:
     for name in ("teacher", "whole", "killed"):
         (tmp_path / name).mkdir()
-    assert autoglm("run", write_task(tmp_path / "teacher", passes=12), "--until", "train").returncode == 0
+    assert autoglm("run", write_task(tmp_path / "teacher", passes=40), "--until", "train").returncode == 0
     teacher, tasks = tmp_path / "teacher/runs/tiny/train/model", {}
     for name in ("whole", "killed"):
         tasks[name] = write_task(tmp_path / name, passes=5, more=MORE % teacher)

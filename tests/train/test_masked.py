@@ -46,7 +46,7 @@ def test_they_are_zero_after_every_step_and_at_the_end(tmp_path: Path, ema_decay
 
 def test_their_gradients_count_nowhere() -> None:
     store, mine = random_store(16, 1), masks()
-    run = Run(tiny_model(), store, None, settings(), None, None, mine)
+    run = Run(tiny_model(), store, None, settings(), None, None, masks=mine)
     next(iter(run.steps()))
     gradients = {name: parameter.grad for name, parameter in run.model.named_parameters()}
     assert not any(bool(gradients[name][~mask].count_nonzero()) for name, mask in mine.items())
@@ -66,4 +66,4 @@ def test_other_masks_are_another_run(tmp_path: Path) -> None:
 def test_a_mask_that_fits_nothing_is_refused() -> None:
     for wrong in ({"model.nothing": torch.ones(2, 2, dtype=torch.bool)}, {NAME: torch.ones(2, 2, dtype=torch.bool)}):
         with pytest.raises(TrainError, match="fits no parameter"):
-            Run(tiny_model(), random_store(), None, settings(), None, None, wrong)
+            Run(tiny_model(), random_store(), None, settings(), None, None, masks=wrong)

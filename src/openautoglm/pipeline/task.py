@@ -61,7 +61,8 @@ class Task(Settings):
     @classmethod
     def _not_yet(cls, value: Any) -> None:
         if value:
-            raise ValueError("compression is a command of its own: leave the section out, and run `autoglm compress` on the bundle")
+            raise ValueError("compression is a command of its own: leave the section out, and run `autoglm compress` "
+                             "on the bundle")
 
     @model_validator(mode="before")
     @classmethod

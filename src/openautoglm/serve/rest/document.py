@@ -72,6 +72,6 @@ def document(app: FastAPI) -> dict[str, Any]:
                     error = route["responses"]["500"]["content"]
                     route["responses"] |= {str(status): {"description": _WHY[status], "content": error}
                                            for status in _OF_BODIES if str(status) not in route["responses"]}
-                    route["responses"].pop("422", None)
+                route["responses"].pop("422", None)  # what cannot be read is 400 here
         app.openapi_schema = made
     return app.openapi_schema

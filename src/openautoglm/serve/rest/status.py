@@ -43,7 +43,7 @@ def routes(serving: Serving) -> APIRouter:
 
     @router.get("/metrics", operation_id="metrics", summary="Figures for Prometheus", response_model=None,
                 responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}},
-                                 "description": "In Prometheus's text form."}, **faults()})
+                                 "description": "In Prometheus's text form."}, **faults(400)})
     async def metrics(names: Annotated[list[str], Query(alias="name[]", max_length=_MOST_NAMES, description="Names of "
                                                         "samples, to have these alone")] = []) -> Response:  # noqa: B006
         page = await asyncio.to_thread(serving.metrics.page, names)
