@@ -82,8 +82,8 @@ def test_a_prompt_streams(language: Language, open_page: Open) -> None:
         page.wait_for_selector("#halt:visible")
         page.wait_for_function("() => document.querySelector('.turn.running .said')?.textContent.length > 0")
         begun = answer(page)
+        page.wait_for_function("() => document.getElementById('count-first').textContent !== '–'")
         assert page.text_content("#count-end") == "–"
-        assert page.text_content("#count-first") != "–"
         gate.release(10_000)
         ended(page)
         asked = {"model": MODEL, "prompt": "The Punter", "max_tokens": 12, "temperature": 0}
