@@ -50,7 +50,7 @@ def test_some_figures_alone(server: Running) -> None:
     names = {line.partition("{")[0].partition(" ")[0] for line in page.splitlines() if not line.startswith("#")}
     assert names <= {"vllm:num_requests_running", "vllm:request_queue_time_seconds_count"}
     assert "vllm:num_requests_running" in names
-    assert httpx.get(f"{server.url}/metrics", params=[("name[]", "x")] * 300).status_code in (400, 422)
+    assert httpx.get(f"{server.url}/metrics", params=[("name[]", "x")] * 300).status_code == 400
 
 
 def test_figures_have_their_usual_names(language: Language) -> None:

@@ -12,7 +12,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 Bundle = Annotated[Path, typer.Argument(help="A bundle: folder, .zip or .pkl.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the new bundle.")]
 RecipeFile = Annotated[str, typer.Option(help="A recipe file (YAML), `auto`, or methods by commas: rtn, gptq, awq, "
-                                              "mixed, prune, kv.")]
+                                              "mixed, prune, distill, kv.")]
 Data = Annotated[list[str] | None, typer.Option(help="Data files to measure on (globs allowed; may be repeated).")]
 Calibration = Annotated[list[str] | None, typer.Option(help="Data files for methods that look at data; left out, half "
                                                             "of --data.")]

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from openautoglm.edge.record import Call, Place, Recorded, Shape
+from openautoglm.edge.record import Call, Recorded, Shape
+from openautoglm.runtime.buffers import Place
 from openautoglm.runtime.lowered import Lowered
 from openautoglm.runtime.packed_files import PackedFile
 from openautoglm.runtime.program import Plan

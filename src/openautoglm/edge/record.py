@@ -11,18 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from openautoglm.core.errors import GraphError
-
-
-@dataclass(frozen=True)
-class Place:
-    """As `_native.Place`."""
-
-    space: str
-    wanted: bool = False
-    offset: int = 0
-    stride: int = 0
-    width: int = 0
-    group: int = 0
+from openautoglm.runtime.buffers import Place
 
 
 @dataclass

@@ -134,8 +134,7 @@ def _read(program: Program, text: Text, pages: list[int]) -> Float32:
     ids, first = text
     for start in range(0, first, program.plan.max_rows):
         count = min(program.plan.max_rows, first - start)
-        wanted = [count - 1] if start + count == first else []
-        rows = _run(program, [Part(count, start, pages)], ids[start:start + count], wanted or [count - 1])
+        rows = _run(program, [Part(count, start, pages)], ids[start:start + count], [count - 1])
     found: Float32 = rows[0]
     return found
 
