@@ -47,10 +47,11 @@ def write_openvino(source: Source, path: str | Path) -> Written:
 
     with tempfile.TemporaryDirectory() as scratch, atomic_folder(path) as part:
         _rewrite(source, Path(scratch))
-        model = OVModelForCausalLM.from_pretrained(scratch, export=True, load_in_8bit=False, compile=False,
-                                                   trust_remote_code=False, local_files_only=True)
+        model = OVModelForCausalLM.from_pretrained(  # nosec B615  # a folder we wrote; nothing is fetched
+            scratch, export=True, load_in_8bit=False, compile=False, trust_remote_code=False, local_files_only=True)
         model.save_pretrained(part)
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(scratch, local_files_only=True)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(  # nosec B615  # likewise
+            scratch, local_files_only=True)
         tokenizer.chat_template = source.template
         tokenizer.save_pretrained(part)
         encoder, decoder = convert_tokenizer(tokenizer, with_detokenizer=True)

@@ -125,7 +125,8 @@ def load(folder_or_hub: str | Path, *, dtype: torch.dtype = torch.float32) -> tu
                 **given,
             )
             if given and (folder / "generation_config.json").is_file():
-                model.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+                model.generation_config = transformers.GenerationConfig.from_pretrained(
+                    folder, local_files_only=True)  # nosec B615  # a folder; nothing is fetched
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BundleError(
             f"the weights cannot be read: {error}",
