@@ -16,6 +16,7 @@ from openautoglm.bench.prompts import Prompt
 from openautoglm.bench.run import run_load
 from openautoglm.bench.settings import Arrivals, Judgement, LoadSettings, Prompts
 from openautoglm.bench.targets import EngineTarget
+from openautoglm.bench.words import word_vocabulary
 from openautoglm.core.values import Turn
 from openautoglm.engine.engine import Engine
 from openautoglm.engine.open import ProgramSettings, open_engine
@@ -33,7 +34,9 @@ def test_a_bundle_is_measured(bundle: Bundle) -> None:
     target = EngineTarget(bundle.path, QUICK.prompts, PROGRAM, EngineSettings(max_batch=4), label="here")
     result = run_load(QUICK, target)
     assert (result["completed"], result["failed"], result["loop"]) == (24, 0, "closed")
-    assert (result["total_input_tokens"], result["total_output_tokens"]) == (24 * 12, 24 * 5)
+    frame = bundle.template.frame(bundle.tokenizer)  # a server puts it around its prompts, too
+    form = len(frame.before) + len(frame.after)
+    assert (result["total_input_tokens"], result["total_output_tokens"]) == (24 * (12 + form), 24 * 5)
     assert result["max_concurrent_requests"] == 4
     assert 0 < result["mean_ttft_ms"] < result["mean_e2el_ms"]
     assert result["mean_queue_time_ms"] >= 0
@@ -134,3 +137,13 @@ def test_what_the_engine_refuses_has_a_kind(bundle: Bundle) -> None:
     assert kinds[-1] == "engine"
     assert "refused" in kinds
     assert "" in kinds
+
+
+def test_the_engine_is_asked_what_a_server_would_be(tokenizer: Tokenizer, bundle: Bundle, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).symlink_to(bundle.path / name)
+    plain = EngineTarget(tmp_path, QUICK.prompts, PROGRAM, EngineSettings())
+    assert plain.vocabulary().words == word_vocabulary(tokenizer).words
+    client = cast(EngineClient, plain.client(Pulse(), lambda: 0.0))
+    ask = Ask(0, 0.0, Prompt("miso", tuple(tokenizer.encode("miso"))), 4, 0)
+    assert client.prepare(ask).prompt == tuple(Template(kind="glm4").prompt("miso", (), tokenizer))

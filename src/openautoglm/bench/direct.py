@@ -81,7 +81,7 @@ class EngineClient:
 
     Args:
         engine: belongs to the client from now on.
-        encode: makes ids of a prompt that has none.
+        encode: makes ids of a prompt.
         model: its name, for people.
     """
 
@@ -114,7 +114,7 @@ class EngineClient:
         prompts = self._prompts
         decoding = Decoding(max_new_tokens=ask.max_tokens, ignore_stop=prompts.ignores_eos,
                             temperature=prompts.temperature, top_p=prompts.top_p, seed=ask.seed)
-        return Request(tuple(ask.prompt.ids or self._encode(ask.prompt)), decoding)
+        return Request(tuple(self._encode(ask.prompt)), decoding)
 
     async def send(self, mark: Mark) -> None:
         """Submit it and wait for its last piece.
@@ -148,8 +148,13 @@ class EngineClient:
 
 
 def encoder(tokenizer: Tokenizer | None, template: Template | None) -> Encode:
-    """How prompts of a data set become ids: by the bundle's template, or as plain text where there is none."""
+    """How prompts become ids: in the template's form, as a server would, or as plain text where there is none.
+
+    A prompt that is known by its ids alone stays as it is.
+    """
     def encode(prompt: Prompt) -> Sequence[int]:
+        if prompt.ids and not prompt.text:
+            return prompt.ids
         if tokenizer is None:
             raise FailedError("engine", "there is no tokenizer for a prompt of text")
         if template is None:

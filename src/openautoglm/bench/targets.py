@@ -17,13 +17,14 @@ from openautoglm.bench.rpc import RpcClient
 from openautoglm.bench.scrape import Metrics
 from openautoglm.bench.settings import Prompts
 from openautoglm.bench.words import Vocabulary, id_vocabulary, word_vocabulary
-from openautoglm.core.errors import LoadError
+from openautoglm.core.errors import LoadError, TokenizerError
 from openautoglm.engine.engine import Engine
 from openautoglm.engine.open import ProgramSettings, open_engine
 from openautoglm.engine.settings import EngineSettings
 from openautoglm.models.bundle import Bundle, open_bundle
 from openautoglm.models.card import CARD_NAME
 from openautoglm.models.checkpoint import read_spec
+from openautoglm.text.template import Template
 from openautoglm.text.tokenizer import Tokenizer
 
 
@@ -96,6 +97,15 @@ def _process(given: int | None, host: str, port: int) -> list[Source]:
                         remedy="give the server's, or leave it out") from error
 
 
+def _form_of(tokenizer: Tokenizer | None) -> Template | None:
+    """The template that a server would give a checkpoint without a card; None where its tokens are missing."""
+    form = Template(kind="glm4")
+    try:
+        return form if tokenizer is not None and form.prompt("a", (), tokenizer) else None
+    except TokenizerError:
+        return None
+
+
 class EngineTarget:
     """A bundle, or the folder of a checkpoint, on an engine in this process.
 
@@ -127,8 +137,9 @@ class EngineTarget:
                 "engine": self._engine.model_dump(mode="json")}
 
     def vocabulary(self) -> Vocabulary:
-        """All ids that are no special tokens."""
-        return id_vocabulary(self._tokenizer, self._vocab_size)
+        """Words, as for a server, so that both do the same work; where they are not exact, ids that are not special."""
+        words = word_vocabulary(self._tokenizer)
+        return words if words.exact else id_vocabulary(self._tokenizer, self._vocab_size)
 
     def client(self, pulse: Pulse, now: Callable[[], float]) -> Client:
         """A client of the engine, which is loaded once; one client at a time.
@@ -136,9 +147,10 @@ class EngineTarget:
         Raises:
             ResourceError, GraphError: it cannot be loaded so.
         """
-        template = self._bundle.template if self._bundle is not None else None
+        bundle = self._bundle
+        template = bundle.template if bundle is not None else _form_of(self._tokenizer)
         if self._loaded is None:
-            stops = template.stop_ids(self._tokenizer) if template is not None and self._tokenizer is not None else None
+            stops = bundle.template.stop_ids(bundle.tokenizer) if bundle is not None else None
             self._loaded = open_engine(self._folder, self._program, self._engine, stop_ids=stops,
                                        vocab_size=self._vocab_size)
         self._client = EngineClient(self._loaded, encoder(self._tokenizer, template), self._prompts, pulse,
