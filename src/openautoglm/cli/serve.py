@@ -69,6 +69,9 @@ def serve(
     queue_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that may wait; more get 429.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that a request may take.")] = None,
     limits: Annotated[Path | None, typer.Option(help="YAML file of further bounds on requests.")] = None,
+    stall_timeout: Annotated[float | None, typer.Option(min=1, help="Seconds without a step, with work to do, after "
+                                                        "which an engine counts as hung and is started again [60].")
+                             ] = None,
     shutdown_timeout: Annotated[float, typer.Option(min=0, help="Seconds that running requests may take to finish "
                                                     "after SIGTERM.")] = 30.0,
     allowed_host: Annotated[list[str] | None, typer.Option(help="A name that clients may call the server by.")] = None,
@@ -99,10 +102,11 @@ def serve(
     bounds = {**_read(limits), **_given(timeout_s=timeout)}
     given = {"name": name, "in_process": in_process, "replicas": replicas, "otlp": otlp, "rest": rest, "rpc": rpc,
              "service": {"limits": bounds, "queue": _given(requests=queue, tokens=queue_tokens)}}
+    watch = _given(stall_s=stall_timeout)
     places = Places(bundle, registry, store, keys, no_keys)
     more = _given(memory_budget=memory_budget, preload=preload, response_cache=response_cache or None, name=name)
     check(places, more)
-    raise typer.Exit(0 if _run(places, given, more, program, engine) else 1)
+    raise typer.Exit(0 if _run(places, given, more, program, engine, watch) else 1)
 
 
 def _need_extra(*, grpc: bool) -> None:
@@ -114,7 +118,7 @@ def _need_extra(*, grpc: bool) -> None:
 
 
 def _run(places: Places, given: Mapping[str, Any], more: Mapping[str, Any], program: Any,
-         engine: Mapping[str, Any]) -> bool:
+         engine: Mapping[str, Any], watch: Mapping[str, Any]) -> bool:
     """Serve; whether everything that was under way has ended well."""
     from openautoglm.serve.rest.server import adopt_uvicorn_log
     from openautoglm.serve.start import ServeSettings, serve_bundle
@@ -126,7 +130,7 @@ def _run(places: Places, given: Mapping[str, Any], more: Mapping[str, Any], prog
     budget_bytes = budget(more)
     if budget_bytes is not None and program.memory_limit is None:  # no model alone may take more than all may
         program = program.model_copy(update={"memory_limit": budget_bytes})
-    worker = {"program": program, "engine": engine, **_log_options()}
+    worker = {"program": program, "engine": engine, **watch, **_log_options()}
     adopt_uvicorn_log()
     with ExitStack() as stack, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         opened, guard = open_places(places, given["rest"]["host"], stack)

@@ -198,7 +198,7 @@ class Usage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., dropped_messages: _Optional[int] = ..., dropped_tokens: _Optional[int] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("choice", "text", "finish_reason", "logprobs", "usage", "tool", "fingerprint")
+    __slots__ = ("choice", "text", "finish_reason", "logprobs", "usage", "tool", "fingerprint", "unkept")
     CHOICE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
@@ -206,6 +206,7 @@ class Reply(_message.Message):
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TOOL_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    UNKEPT_FIELD_NUMBER: _ClassVar[int]
     choice: int
     text: str
     finish_reason: str
@@ -213,7 +214,8 @@ class Reply(_message.Message):
     usage: Usage
     tool: str
     fingerprint: str
-    def __init__(self, choice: _Optional[int] = ..., text: _Optional[str] = ..., finish_reason: _Optional[str] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., tool: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+    unkept: str
+    def __init__(self, choice: _Optional[int] = ..., text: _Optional[str] = ..., finish_reason: _Optional[str] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., tool: _Optional[str] = ..., fingerprint: _Optional[str] = ..., unkept: _Optional[str] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
     __slots__ = ("model", "inputs", "dimensions", "user")

@@ -87,7 +87,8 @@ async def _serve(catalog: Catalog, settings: ServeRegistrySettings, guard: Guard
                           warm_s=settings.hosting.warm_s)
     hosted = Hosted(catalog, loader, settings.hosting)
     keeper = Keeper(hosted)
-    responses = CachedResponses(catalog, hosted.shelf, _shape(settings), always=settings.response_cache)
+    responses = CachedResponses(catalog, hosted.shelf, _shape(settings), always=settings.response_cache,
+                                told=metrics.cached)
     with Signals() as signals:
         preloading = asyncio.create_task(hosted.preload(settings.preload))
         told = asyncio.create_task(signals.first.wait())

@@ -46,7 +46,8 @@ class HouseRunning(Running):
         self.metrics = Metrics(lambda: {name: service.backend for name, service in hosted.loaded().items()})
         guard = Guard(self.registry.keys if self.keyed else None, GuardSettings(**self.guarding))
         rest = RestSettings.model_validate({"port": 0, "shutdown_timeout_s": 5.0, **self.rest})
-        responses = CachedResponses(self.house.catalog, hosted.shelf, always=self.cache_all)
+        responses = CachedResponses(self.house.catalog, hosted.shelf, always=self.cache_all,
+                                    told=self.metrics.cached)
         self.serving = Serving(hosted, self.metrics, guard, rest, hosted=hosted, responses=responses)
         server = Server(make_app(self.serving), hosted, rest, hosted.close)
         self.url = server.url

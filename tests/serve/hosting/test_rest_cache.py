@@ -63,6 +63,9 @@ def test_the_same_request_is_answered_from_the_cache(client: Client) -> None:
     again_mark, again = client.ask()
     assert (first_mark, again_mark) == ("miss", "hit")
     assert client.computed() == 1
+    count = client.running.metrics.registry.get_sample_value
+    assert [count("autoglm:response_cache_total", {"model_name": "reports/3", "result": result})
+            for result in ("miss", "hit")] == [1, 1]
     same = ("object", "model", "system_fingerprint", "choices", "usage")
     assert [first.json()[name] for name in same] == [again.json()[name] for name in same]
     assert first.json()["id"] != again.json()["id"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,10 +46,13 @@ class CachedResponses:
     Args:
         shape: what this server does to answers, e.g. how weights are rounded: others' answers are not its own.
         always: also for requests that do not ask for it.
+        told: what is called with the version's label and whether its answer was found, each time one is looked for.
     """
 
-    def __init__(self, catalog: Catalog, shelf: Shelf, shape: str = "", *, always: bool = False) -> None:
+    def __init__(self, catalog: Catalog, shelf: Shelf, shape: str = "", *, always: bool = False,
+                 told: Callable[[str, bool], None] | None = None) -> None:
         self._registry, self._shelf, self._shape, self._always = catalog.registry, shelf, shape, always
+        self._told = told
         self._keeping: set[asyncio.Task[bool]] = set()
 
     async def find(self, ask: CompletionAsk | ChatAsk, owner: str, sticky: str | None) -> Place | None:
@@ -71,7 +75,10 @@ class CachedResponses:
         fields = {name: value for name, value in given.items() if value is not None}
         shaped = {"kind": type(ask).__name__, "server": self._shape, "ask": exact(fields)}
         key = responses.key(owner, version.fingerprint, shaped)
-        return Place(key, version, await self._registry.run(self._registry.responses.get, key))
+        place = Place(key, version, await self._registry.run(self._registry.responses.get, key))
+        if self._told is not None:
+            self._told(place.model, place.body is not None)
+        return place
 
     def keep(self, place: Place, body: bytes) -> None:
         """Keep an answer, after the reply: nobody waits for it, and it may fail."""

@@ -99,6 +99,8 @@ class Metrics:
                                (*_MODEL, "kind"), registry=registry)
         self._dropped = Counter("autoglm:dropped_tokens", "Tokens left out of prompts that were too long.", _MODEL,
                                 registry=registry)
+        self._cached = Counter("autoglm:response_cache", "Answers looked for in the cache of responses, by result.",
+                               (*_MODEL, "result"), registry=registry)
         self._http = Counter("http_requests", "HTTP requests by route, method and status.",
                              ("handler", "method", "status"), registry=registry)
         self._http_time = Histogram("http_request_duration_seconds", "Time of HTTP requests by route in seconds.",
@@ -146,6 +148,10 @@ class Metrics:
             self._queue.labels(model).observe(max(0.0, report.begun - report.arrived))
             self._prefill.labels(model).observe(max(0.0, report.first - report.begun))
             self._inference.labels(model).observe(max(0.0, report.last - report.begun))
+
+    def cached(self, model: str, found: bool) -> None:
+        """An answer was looked for in the response cache."""
+        self._cached.labels(model, "hit" if found else "miss").inc()
 
     def http(self, handler: str, method: str, status: int, seconds: float) -> None:
         """An HTTP request was answered; `handler` is a route and no path that a client made up."""

@@ -24,6 +24,7 @@ from openautoglm.serve.rest.events import DONE, ChatEvents, CompletionEvents, Ev
 from openautoglm.serve.rest.line import Line, connected
 from openautoglm.serve.rest.serving import Serving
 from openautoglm.serve.rest.whole import Gathered
+from openautoglm.serve.service.models import sticky_key
 from openautoglm.serve.service.values import Caller, Delta, unbounded
 from openautoglm.serve.wire.asks import ChatAsk, CompletionAsk
 
@@ -38,14 +39,6 @@ def caller_of(request: Request) -> Caller:
     who: Who = scope.get("who", NOBODY)
     return Caller(who.name, scope.get("request_id", ""), who.salt, request.headers.get("traceparent", "")[:128],
                   scope.get("admit", unbounded))
-
-
-def sticky_key(ask: CompletionAsk | ChatAsk, caller: Caller) -> str | None:
-    """What keeps requests at one version of a model: the conversation, else the client's user, else the key."""
-    for kind, name in (("c", ask.conversation if isinstance(ask, ChatAsk) else None), ("u", ask.user)):
-        if name is not None:
-            return f"{caller.name}\0{kind}\0{name}"
-    return caller.name or None
 
 
 class GenerationReply(Response):
@@ -80,7 +73,7 @@ class GenerationReply(Response):
 
     async def _answer(self, line: Line) -> bytes:
         """Generate and send all but the end, which is returned; the time until the model is loaded counts."""
-        began, ask, sticky = time.monotonic(), self._ask, sticky_key(self._ask, self._caller)
+        began, ask, sticky = time.monotonic(), self._ask, sticky_key(self._ask, self._caller.name)
         if self._cache is not None:
             self._place = await self._cache.find(ask, self._caller.name, sticky)
         place = self._place

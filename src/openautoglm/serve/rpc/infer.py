@@ -13,9 +13,8 @@ from openautoglm.serve.faults import BadRequest, Unsupported
 from openautoglm.serve.rpc.fields import conversation_of, plain, record_of
 from openautoglm.serve.rpc.serving import Call, Serving
 from openautoglm.serve.rpc.tensors import Outputs, inputs_of, text_of
-from openautoglm.serve.rpc.text import show
+from openautoglm.serve.rpc.text import opened, show
 from openautoglm.serve.service.answering import Answering
-from openautoglm.serve.service.service import Service
 from openautoglm.serve.wire.asks import ChatAsk, CompletionAsk, EmbeddingAsk
 from openautoglm.serve.wire.limits import Limits
 from openautoglm.serve.wire.validate import read_ask
@@ -35,26 +34,23 @@ async def infer(request: Any, model: str, serving: Serving, call: Call) -> Any:
     reply = pb.ModelInferResponse(model_name=request.model_name, model_version=request.model_version, id=request.id)
     outputs = Outputs(reply, raw=bool(request.raw_input_contents), wanted=wanted)
     show(serving, ask, call)
-    async with serving.models.use(ask.model) as service:
-        if isinstance(ask, EmbeddingAsk):
+    if isinstance(ask, EmbeddingAsk):
+        async with serving.models.use(ask.model) as service:
             vectors, usage = await service.embed(ask, call.caller)
-            outputs.numbers(EMBEDDING, "FP32", vectors)
-            outputs.numbers("prompt_tokens", "INT64", np.array([usage.prompt_tokens]))
-        else:
-            await _answers(service, call.in_time(ask, serving.limits), call, outputs)
+        outputs.numbers(EMBEDDING, "FP32", vectors)
+        outputs.numbers("prompt_tokens", "INT64", np.array([usage.prompt_tokens]))
+    else:
+        async with opened(serving, ask, call) as (_, answering):
+            await _answers(answering, outputs)
     return reply
 
 
-async def _answers(service: Service, ask: CompletionAsk | ChatAsk, call: Call, outputs: Outputs) -> None:
-    answering: Answering = await service.open(ask, call.caller)
+async def _answers(answering: Answering, outputs: Outputs) -> None:
     texts, finishes = [""] * answering.count, [""] * answering.count
-    try:
-        async with aclosing(answering.stream()) as deltas:
-            async for delta in deltas:
-                texts[delta.choice] += delta.text
-                finishes[delta.choice] = delta.finish or finishes[delta.choice]
-    finally:
-        answering.cancel()
+    async with aclosing(answering.stream()) as deltas:
+        async for delta in deltas:
+            texts[delta.choice] += delta.text
+            finishes[delta.choice] = delta.finish or finishes[delta.choice]
     outputs.texts("text_output", texts)
     outputs.texts("finish_reason", finishes)
     outputs.numbers("prompt_tokens", "INT64", np.array([answering.usage.prompt_tokens]))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from openautoglm.core import log
 from openautoglm.protos import text_pb2 as pb
-from openautoglm.serve.faults import BadRequest
+from openautoglm.serve.faults import BadRequest, as_fault
 from openautoglm.serve.rpc.fields import messages_of, options_of, plain, prompt_of, tools_of
 from openautoglm.serve.rpc.serving import Call, Method, Serving, methods_of
+from openautoglm.serve.service.answering import Answering
+from openautoglm.serve.service.models import sticky_key
+from openautoglm.serve.service.service import Service
 from openautoglm.serve.service.values import Delta, TokenLogprob, Usage
 from openautoglm.serve.wire.asks import ChatAsk, CompletionAsk, DetokenizeAsk, EmbeddingAsk, TokenizeAsk
 from openautoglm.serve.wire.validate import read_ask
@@ -53,16 +58,14 @@ class TextService:
 
     async def _replies(self, ask: CompletionAsk | ChatAsk, call: Call) -> AsyncGenerator[Any, None]:
         show(self._serving, ask, call)
-        async with self._serving.models.use(ask.model) as service:
-            answering = await service.open(call.in_time(ask, self._limits), call.caller)
-            try:
-                async with aclosing(answering.stream()) as deltas:
-                    async for delta in deltas:
-                        if delta.text or delta.finish or delta.logprobs:
-                            yield _reply(delta)
-            finally:
-                answering.cancel()
-            yield pb.Reply(usage=usage_of(answering.usage), tool=answering.tool or "", fingerprint=service.fingerprint)
+        async with opened(self._serving, ask, call) as (service, answering):
+            async with aclosing(answering.stream()) as deltas:
+                async for delta in deltas:
+                    if delta.text or delta.finish or delta.logprobs:
+                        yield _reply(delta)
+            unkept = "" if answering.unkept is None else as_fault(answering.unkept, call.caller.request_id).public
+            yield pb.Reply(usage=usage_of(answering.usage), tool=answering.tool or "", fingerprint=service.fingerprint,
+                           unkept=unkept)
 
     async def embed(self, request: Any, call: Call) -> AsyncGenerator[Any, None]:
         """Yield the vectors of texts."""
@@ -107,6 +110,23 @@ def show(serving: Serving, ask: Any, call: Call) -> None:
     if serving.settings.log_prompts:
         _log.info("asked: %s", ask.model_dump_json(exclude_none=True, warnings=False)[:_SHOWN],
                   extra={"request_id": call.caller.request_id})
+
+
+@asynccontextmanager
+async def opened(serving: Serving, ask: CompletionAsk | ChatAsk, call: Call
+                 ) -> AsyncIterator[tuple[Service, Answering]]:
+    """Choose the model, let it be loaded, and begin to answer; what is left unread at the end is given up.
+
+    The time until the model is there counts, as the client's deadline does.
+    """
+    began, ask = time.monotonic(), call.in_time(ask, serving.limits)
+    within_s, sticky = ask.timeout_s or serving.limits.timeout_s, sticky_key(ask, call.caller.name)
+    async with serving.models.use(ask.model, key=sticky, timeout_s=within_s) as service:
+        answering = await service.open(ask, replace(call.caller, waited_s=time.monotonic() - began))
+        try:
+            yield service, answering
+        finally:
+            answering.cancel()
 
 
 def usage_of(usage: Usage) -> Any:

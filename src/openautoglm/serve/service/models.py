@@ -10,6 +10,19 @@ from typing import Literal, Protocol
 from openautoglm.serve.faults import NotFound
 from openautoglm.serve.service.readiness import Readiness
 from openautoglm.serve.service.service import Service
+from openautoglm.serve.wire.asks import ChatAsk, CompletionAsk
+
+
+def sticky_key(ask: CompletionAsk | ChatAsk, owner: str) -> str | None:
+    """What keeps requests at one version of a model: the conversation, else the client's user, else the key.
+
+    Args:
+        owner: name of the caller's key; empty where keys are off.
+    """
+    for kind, name in (("c", ask.conversation if isinstance(ask, ChatAsk) else None), ("u", ask.user)):
+        if name is not None:
+            return f"{owner}\0{kind}\0{name}"
+    return owner or None
 
 
 @dataclass(frozen=True)
