@@ -70,4 +70,4 @@ def test_steps_alone_give_the_bytes_of_the_team(checkpoint: Any) -> None:
     for token in ids[10:]:
         one, other = (reader.step({"a": [token], "b": [token]}) for reader in readers)
         assert all(np.array_equal(one[name], other[name]) for name in "ab")
-    assert 6 <= native.prepared.lowered.native.steps_alone < 31  # of thirty, six are tried first by the team, then alone
+    assert 6 <= native.prepared.lowered.native.steps_alone <= 24  # of thirty; the first six are the team's

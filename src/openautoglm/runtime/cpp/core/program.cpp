@@ -10,8 +10,8 @@ namespace autoglm {
 
 namespace {
 
-// A step of more work than that (some milliseconds of one thread) is always the team's.
-constexpr int64_t kLargeProducts = 64'000'000, kLargeBytes = 64'000'000;
+// A step of more work than that (some ten milliseconds of one thread) is always the team's.
+constexpr int64_t kLargeProducts = 256'000'000, kLargeBytes = 64'000'000;
 
 void expect(bool holds, const std::string& fault) {
     if (!holds) throw std::invalid_argument(fault);
