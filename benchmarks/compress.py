@@ -1,11 +1,13 @@
 """What each way to quantise a bundle costs and brings: size, memory, speed, the task's metric, divergence.
 
-    python benchmarks/compress.py BUNDLE --run RUN [--lowercase] [--cases 300] [--out FILE]
-    python benchmarks/compress.py BUNDLE --data FILES --calibration FILES --metric perplexity
+    python benchmarks/compress.py BUNDLE --run RUN [--lowercase] [--cases 300] [--folder DIR] [--out FILE]
+    python benchmarks/compress.py BUNDLE --data FILES --calibration FILES
 
-Every way is an `autoglm compress` of its own; rates are medians, measured in turn within one run: all bundles are made
-first, then `--rounds` times each is served by a process of its own. BUNDLE is one that `autoglm run` wrote. Results go
-to `--out` as JSON and are printed as a table.
+Every way is a recipe of `autoglm compress`. The metric is BLEU of greedy answers, or bits per byte of held-out plain
+text (the lower the better); perplexity, divergence from the parent and equal likeliest tokens are those of decoding.
+Rates are medians, measured in turn within one run: all bundles are made first, then `--rounds` times each is served by
+a process of its own. BUNDLE is one that `autoglm run` wrote. Results go to `--out` as JSON and are printed as a table.
+What is made and measured before the rounds is kept in `--folder`: a run that was stopped goes on there.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from openautoglm.models.bundle import Bundle, open_bundle
 from openautoglm.pipeline.compressing.material import Material
 from openautoglm.pipeline.compressing.measure import Measured, kept, weigh
 from openautoglm.pipeline.compressing.options import material_of
-from openautoglm.pipeline.compressing.recipe import make_recipe
-from openautoglm.pipeline.compressing.run import compress_bundle
+from openautoglm.pipeline.compressing.recipe import make_recipe, steps_of
+from openautoglm.pipeline.compressing.run import Job
+from openautoglm.pipeline.state import locked
 
 WAYS: dict[str, list[dict[str, Any]]] = {
     "int8": [{"method": "rtn", "bits": 8}],
@@ -41,13 +44,15 @@ def made(bundle: Bundle, folder: Path, material: Material, options: argparse.Nam
     """Make and measure every bundle."""
     found: dict[str, dict[str, Any]] = {}
     for name in options.ways:
-        recipe = make_recipe({"recipe": WAYS[name], "quality": 0.01, "cases": options.cases, "texts": options.texts,
+        recipe = make_recipe({"recipe": WAYS[name], "cases": options.cases, "texts": options.texts,
                               "evaluate": {"lowercase": options.lowercase}})
-        outcome = compress_bundle(bundle, folder / name.replace(" ", "-"), recipe, material)
-        found.setdefault("fp32", {"measured": outcome.parent, "path": bundle.path, "program": ProgramSettings()})
-        found[name] = {"measured": outcome.child, "path": outcome.bundle.path, "program": ProgramSettings()}
-        share = kept(options.metric, outcome.parent, outcome.child)
-        print(f"{name}: {share:.4f} of {options.metric} is kept", flush=True)
+        job = Job(bundle, recipe, material, folder, Path.cwd())
+        with locked(folder):
+            child = job.made(steps_of(recipe))
+            before, after = job.measured(bundle), job.measured(child)
+        found.setdefault("fp32", {"measured": before, "path": bundle.path, "program": ProgramSettings()})
+        found[name] = {"measured": after, "path": child.path, "program": ProgramSettings()}
+        print(f"{name}: {kept(options.metric, before, after):.4f} of {options.metric} is kept", flush=True)
     found["bf16"] = {**found["fp32"], "program": ProgramSettings(dtype="bf16")}
     return found
 
@@ -74,10 +79,13 @@ def table(found: dict[str, dict[str, Any]], served: dict[str, dict[str, list[flo
         rows.append({"way": name, "size": measured.size_bytes, "size_ratio": measured.size_bytes / parent.size_bytes,
                      "peak_mb": middle["peak_bytes"] / 1e6, "tokens_per_s_1": middle["tokens_per_s_1"],
                      "tokens_per_s_8": middle["tokens_per_s_8"],
-                     metric: measured.scores.get(metric, measured.perplexity),
-                     "kept": kept(metric, parent, measured), "perplexity": measured.perplexity, "kl": measured.kl,
-                     "agreement": measured.agreement})
+                     "metric": _figure(metric, measured), "kept": kept(metric, parent, measured),
+                     "perplexity": measured.perplexity, "kl": measured.kl, "agreement": measured.agreement})
     return rows
+
+
+def _figure(metric: str, measured: Measured) -> float:
+    return measured.perplexity if metric == "perplexity" else measured.scores[metric]
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -87,7 +95,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", type=Path)
     parser.add_argument("--data", nargs="*", default=[])
     parser.add_argument("--calibration", nargs="*", default=[])
-    parser.add_argument("--metric", default="bleu")
+    parser.add_argument("--metric", help="left out: bleu, or bits_per_byte of plain text")
     parser.add_argument("--lowercase", action="store_true")
     parser.add_argument("--cases", type=int, default=300)
     parser.add_argument("--texts", type=int, default=128)
@@ -99,14 +107,17 @@ def main(given: Sequence[str] | None = None) -> None:
     bundle = open_bundle(options.bundle)
     material = material_of(bundle, options.bundle, run=options.run, data=options.data, calibration=options.calibration,
                            most=options.cases, source=None, target=None)
+    options.metric = options.metric or ("bleu" if material.paired else "bits_per_byte")
     with tempfile.TemporaryDirectory() as place:
         found = made(bundle, options.folder or Path(place), material, options)
         prompts = [ids[:first] for ids, first in material.texts(bundle, 8)]
         served = rates(found, prompts, options.rounds)
     rows = table(found, served, options.metric)
-    options.out.write_text(json.dumps({"rows": rows, "rounds": served, "cases": len(material.cases)}, indent=1))
+    told = {"rows": rows, "rounds": served, "metric": options.metric, "cases": len(material.cases)}
+    options.out.write_text(json.dumps(told, indent=1))
+    print(" | ".join(options.metric if name == "metric" else name for name in rows[0]))
     for row in rows:
-        print(" | ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
+        print(" | ".join(f"{value:.5g}" if isinstance(value, float) else str(value) for value in row.values()))
 
 
 if __name__ == "__main__":

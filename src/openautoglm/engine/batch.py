@@ -50,7 +50,7 @@ class BatchBuilder:
         count = rows.count
         positions = rows.lengths[:count]
         lengths = positions + np.int32(1)
-        pages = (int(positions.max()) // self._size) + 1
+        pages = max(positions.tolist()) // self._size + 1  # a step's few numbers are compared sooner so than by numpy
         table = np.ascontiguousarray(rows.table[:count, :pages])
         layout = Layout(self._size, self._numbers[:count + 1], lengths, table)
         return FlatBatch(rows.ids[:count], positions, layout, self._numbers[:count])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
@@ -69,7 +70,7 @@ class Chooser:
         if not (rows.shaped or rows.drawn or rows.scored):
             ids = logits_WV.argmax(1)
             best = logits_WV[self._numbers(len(ids)), ids]
-            if not np.isfinite(best).all():
+            if not all(map(math.isfinite, best.tolist())):
                 self._name_bad(np.where(np.isfinite(best), ids, -1), logits_WV, rows, drafts, errors)
             return Chosen(ids.tolist(), None, logits_WV, {}, errors)
         raw = self._shape(logits_WV, rows, drafts, errors) if rows.shaped else {}

@@ -7,7 +7,7 @@ from functools import cache
 from types import ModuleType
 
 NAME = "openautoglm.runtime._native"
-INTERFACE = 2
+INTERFACE = 3
 """What these Python files and the extension agree on; `interface` of an extension of another version differs."""
 REMEDY = "install g++ and install the package again (pip install -e . or make native), or use the target torch:cpu"
 

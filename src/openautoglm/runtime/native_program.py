@@ -33,7 +33,7 @@ class NativeProgram:
 
     Attributes:
         plan, facts: as of every program; what `facts` says of weights and activations is exact.
-        threads, isa: how many threads compute, and on which instruction path.
+        threads, isa: how many threads compute at the most, and on which instruction path.
         load: how the weights came into memory: ``copy``, ``map`` or ``stream``.
         weights: by their forms (`Item.form`), where they lie; empty where they are streamed.
     """
@@ -101,6 +101,8 @@ class Prepared:
         self.team, self.cache = (beside.team, beside.cache) if beside is not None else self._team_and_cache(plan)
         self.lowered: Lowered = lower_graph(graph, plan, checkpoint, self.extension, self.team, self.cache,
                                             most_bytes=most_bytes, beside=beside.lowered.items if beside else ())
+        if plan.threads is None:
+            self.lowered.native.measure_threads()
 
     def _team_and_cache(self, plan: Plan) -> tuple[Any, Any]:
         if plan.cache.page_size % LEAST_PAGE:

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from openautoglm.core import log
 from openautoglm.core.errors import CompressError
 from openautoglm.core.progress import progress
 from openautoglm.core.settings import Settings
+from openautoglm.core.values import Example, Origin
 from openautoglm.engine.compare import compare
 from openautoglm.engine.open import ProgramSettings, open_engine
 from openautoglm.engine.sampling import Sampling
@@ -25,6 +27,7 @@ from openautoglm.pipeline.compressing.material import LONGEST, Material
 from openautoglm.pipeline.engines import author_of
 
 CHILD = (sys.executable, "-m", "openautoglm.pipeline.compressing.child")
+_log = log.get(__name__)
 _TOKENS, _REPEATS, _TOGETHER = 64, 3, 32
 
 
@@ -37,7 +40,7 @@ class Measured(Settings):
         weight_bytes, cache_bytes: that weights and cache take in it.
         load_s: until the model can answer.
         tokens_per_s: generated, with 1 and with 8 sequences at once.
-        scores: metrics of the task.
+        scores: metrics of the task: of greedy answers, or bits per byte of plain text.
         perplexity: per token of the texts.
         kl: mean divergence from the parent in nats a token; agreement: share of equal likeliest tokens. Both in
             decoding, token by token; None of the parent itself.
@@ -71,7 +74,7 @@ def measure(bundle: Bundle, parent: Bundle, material: Material, texts: int, eval
 
     Args:
         texts: on how many texts divergence and perplexity are measured.
-        evaluate: which metrics and how; those of answers are left out for plain text.
+        evaluate: which metrics of answers and how; plain text has bits per byte in their place.
         program: how both are loaded.
 
     Raises:
@@ -82,9 +85,9 @@ def measure(bundle: Bundle, parent: Bundle, material: Material, texts: int, eval
     if not given:
         raise CompressError("there is no text to measure on", where="data", remedy="give records with targets")
     weighed = weigh(bundle.path, program, [ids[:first] for ids, first in given])
-    scores, settings = {}, program.model_copy(update={"cache_tokens": _TOGETHER * LONGEST, "max_wanted": _TOGETHER})
-    if material.paired:
-        scores = _scores(bundle, material, evaluate, settings)
+    settings = program.model_copy(update={"cache_tokens": _TOGETHER * LONGEST, "max_wanted": _TOGETHER})
+    scores = (_scores(bundle, material, evaluate, settings) if material.paired
+              else _bits_per_byte(bundle, material, settings))
     one, other = (open_engine(each.path, settings, vocab_size=each.tokenizer.vocab_size) for each in (parent, bundle))
     with progress(len(given), "compare", "texts") as bar:
         found = compare(one, other, given, bar.advance)
@@ -137,6 +140,24 @@ def _scores(bundle: Bundle, material: Material, evaluate: EvaluateSettings, prog
     settings = evaluate.model_copy(update={"metrics": wanted or None, "bootstrap": 0})
     found = score([answer.text for answer in answers], [case.references for case in material.cases], fields=fields,
                   settings=settings)
+    return {one.key: one.value for one in found}
+
+
+def _bits_per_byte(bundle: Bundle, material: Material, program: ProgramSettings) -> dict[str, float]:
+    """Of whole texts, read as prompts are; texts that are too long for the model or the cache are left out."""
+    texts = [case.references[0] for case in material.cases]
+    encoded = bundle.template.encode_many([Example("", text, Origin("", 0)) for text in texts], bundle.tokenizer)
+    longest = min(bundle.spec.max_positions, _TOGETHER * LONGEST)
+    fitting = [number for number, item in enumerate(encoded) if len(item.ids) <= longest]
+    if len(fitting) < len(texts):
+        _log.warning("%d texts are longer than %d tokens: bits per byte are measured without them",
+                     len(texts) - len(fitting), longest)
+    if not fitting:
+        return {}
+    texts = [texts[number] for number in fitting]
+    likelihoods = author_of(bundle, program).likelihoods([material.cases[number] for number in fitting], texts)
+    found = score(texts, [[text] for text in texts], likelihoods=likelihoods,
+                  settings=EvaluateSettings(metrics=("bits_per_byte",), bootstrap=0))
     return {one.key: one.value for one in found}
 
 

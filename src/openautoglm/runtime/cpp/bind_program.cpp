@@ -51,8 +51,7 @@ public:
         const StepArgs args = args_of(ids, positions, first_rows, lengths, page_table, page_size, wanted, logits);
         const nb::gil_scoped_release released;
         const std::lock_guard<std::mutex> alone(lock_);
-        program_.begin(args);
-        program_.run(0, program_.size());
+        program_.step(args);
     }
 
     // As step(), but only begun; what is given must stay alive until the last call of the step has run.
@@ -122,6 +121,10 @@ void bind_program(nb::module_& m) {
         .def_rw("names", &Call::names)
         .def_rw("values", &Call::values)
         .def("set_kernel", &set_kernel, "capsule"_a);
+    nb::class_<Crew>(m, "Crew", "Whether the whole team does a step, or its caller alone.")
+        .def(nb::init<>())
+        .def("alone", &Crew::alone, "rows"_a)
+        .def("took", &Crew::took, "rows"_a, "alone"_a, "seconds"_a);
     nb::class_<BoundProgram>(m, "Program", "Operator calls on places of one arena.")
         .def(nb::init<nb::object, nb::object, int, int, int, size_t>(), "team"_a, "cache"_a, "max_rows"_a,
              "max_wanted"_a, "max_positions"_a, "arena_bytes"_a)
@@ -141,6 +144,8 @@ void bind_program(nb::module_& m) {
         .def_prop_ro("arena_bytes", [](BoundProgram& p) { return p.program().arena_bytes(); })
         .def_prop_ro("scratch_bytes", [](BoundProgram& p) { return p.program().scratch_bytes(); })
         .def_prop_ro("table_bytes", [](BoundProgram& p) { return p.program().table_bytes(); })
+        .def("measure_threads", [](BoundProgram& p) { p.program().measure_threads(); })
+        .def_prop_ro("steps_alone", [](BoundProgram& p) { return p.program().crew().steps_alone(); })
         .def("step", &BoundProgram::step, "ids"_a.noconvert(), "positions"_a.noconvert(), "first_rows"_a.noconvert(),
              "lengths"_a.noconvert(), "page_table"_a.noconvert(), "page_size"_a, "wanted"_a.noconvert(),
              "logits"_a.noconvert())

@@ -41,7 +41,7 @@ Cache* make_cache(int layers, int pages, int page_size, int kv_heads, int head_d
 NB_MODULE(_native, m) {
     using namespace autoglm;
     m.doc() = "Kernels of the native runtime.";
-    m.attr("interface") = 2;  // as in native.py
+    m.attr("interface") = 3;  // as in native.py
     m.def("choose_isa", [](const std::string& asked) { return std::string(name_of(choose_isa(asked))); }, "asked"_a = "",
           "The instruction path that runs, best first, or the one that is asked for.");
     m.def("supported_isas", &supported_names, "Instruction paths that run here, the best last.");

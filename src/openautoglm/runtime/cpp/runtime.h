@@ -90,7 +90,7 @@ public:
                               top_k.data(), top_p.data(), min_p.data(), uniforms.data(), ids.data(), logprobs.data()};
         std::atomic<int64_t> next{0};
         region([&](int members, Scratch& scratch) { scratch.reserve(members, sampler_scratch(vocabulary)); },
-               [&](const Member& m) { autoglm::sample(m, args, next); });
+               [&](const Member& m) { autoglm::sample(m, args, next); }, logits.size() <= kFewLogits);
     }
 
     void gather_fp32(Whole<const float, 2> table, Numbers numbers, Out out) {
@@ -129,12 +129,13 @@ public:
                [&](const Member& member) { write_and_attend(member, args, layout, keys, values, next); });
     }
 
-    // Run body(member) on all members of the team, after reserve(members, scratch).
-    template <class Reserve, class Body> void region(const Reserve& reserve, const Body& body) {
+    // Run body(member) on all members of the team, or on the caller alone, after reserve(members, scratch).
+    template <class Reserve, class Body> void region(const Reserve& reserve, const Body& body, bool by_caller = false) {
         nb::gil_scoped_release released;
         std::lock_guard<std::mutex> alone(scratch_lock_);
         reserve(team_.size(), scratch_);
-        team_.run([&](int index) { body(Member{team_, kernels_, scratch_, index}); });
+        Team& team = by_caller ? solo_ : team_;
+        team.run([&](int index) { body(Member{team, kernels_, scratch_, index}); });
     }
     template <class Body> void region(const Body& body) { region([](int, Scratch&) {}, body); }
 
@@ -147,10 +148,12 @@ private:
         region([&](const Member& m) { gather(m, table, numbers.data(), rows, static_cast<int>(width), to); });
     }
 
+    static constexpr size_t kFewLogits = 1 << 14;  // chosen from sooner than the team is awake
 
     const Isa isa_;
     const Kernels& kernels_;
     Team team_;
+    Team solo_{1};
     Scratch scratch_;
     std::mutex scratch_lock_;
 };

@@ -1,6 +1,7 @@
 #include "core/program.h"
 
 #include <algorithm>
+#include <chrono>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -8,6 +9,9 @@
 namespace autoglm {
 
 namespace {
+
+// A step of more work than that (some ten milliseconds of one thread) is always the team's.
+constexpr int64_t kLargeProducts = 256'000'000, kLargeBytes = 64'000'000;
 
 void expect(bool holds, const std::string& fault) {
     if (!holds) throw std::invalid_argument(fault);
@@ -79,6 +83,12 @@ void Program::add(Call call) {
         const int64_t rows = call.weight >= 0 ? weights_[call.weight].outputs : tensors_[call.tensor].rows;
         vocabulary_ = static_cast<int>(std::min<int64_t>(vocabulary_, rows));
     }
+    if (call.kind == Kind::linear || call.kind == Kind::quantised_rows_linear) {
+        const PackedView& weight = weights_[call.weight];
+        (call.outputs[0].extent == Extent::rows ? row_products_ : wanted_products_) +=
+            static_cast<int64_t>(weight.outputs) * weight.inputs;
+        product_bytes_ += static_cast<int64_t>(payload_bytes(weight));
+    }
     for (const Place& place : call.outputs)
         if (place.space == Space::logits) logits_width_ = static_cast<int>(place.stride);
     calls_.push_back(std::move(call));
@@ -108,14 +118,29 @@ void Program::begin(const StepArgs& args) {
     begun_ = true;
 }
 
-void Program::run(int first, int last) {
+bool Program::may_be_alone() const {
+    return measures_ && team_.size() > 1 && product_bytes_ <= kLargeBytes &&
+           row_products_ * args_.rows + wanted_products_ * args_.wanted_count <= kLargeProducts;
+}
+
+void Program::step(const StepArgs& args) {
+    begin(args);
+    if (!may_be_alone()) return run(0, size());
+    using Clock = std::chrono::steady_clock;
+    const bool alone = crew_.alone(args.rows);
+    const Clock::time_point began = Clock::now();
+    run_on(alone ? solo_ : team_, 0, size());
+    crew_.took(args.rows, alone, std::chrono::duration<double>(Clock::now() - began).count());
+}
+
+void Program::run_on(Team& team, int first, int last) {
     expect(begun_ && first >= 0 && first <= last && last <= size(), "no step was begun, or it has no such calls");
     for (int number = first; number < last; ++number) expect_bound(calls_[number]);
-    team_.run([&](int index) {
-        const Member member{team_, kernels_, scratch_, index};
+    team.run([&](int index) {
+        const Member member{team, kernels_, scratch_, index};
         for (int number = first; number < last; ++number) {
             const Call& call = calls_[number];
-            if (call.barrier && number > first) team_.barrier();
+            if (call.barrier && number > first) team.barrier();
             execute(call, member, turns_[number]);
         }
     });

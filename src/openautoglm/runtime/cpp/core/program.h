@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/call.h"
+#include "core/crew.h"
 #include "core/operators.h"
 #include "core/rotary_table.h"
 
@@ -48,8 +49,12 @@ public:
     // Check a step and make ready for it. Throws std::invalid_argument naming the fault, std::logic_error if something
     // is not bound.
     void begin(const StepArgs& args);
-    // Run calls [first, last) of the step that was begun, as one region.
-    void run(int first, int last);
+    // Run calls [first, last) of the step that was begun, as one region of the team.
+    void run(int first, int last) { run_on(team_, first, last); }
+    // Begin and run a whole step; on the caller's thread alone where that is measured and found to be faster.
+    void step(const StepArgs& args);
+    void measure_threads() { measures_ = true; }
+    const Crew& crew() const { return crew_; }
 
 private:
     void check_place(const Place& place) const;
@@ -59,6 +64,8 @@ private:
     void check_plugin(const Call& call) const;
     void reserve_for(const Call& call);
     void expect_bound(const Call& call) const;
+    bool may_be_alone() const;
+    void run_on(Team& team, int first, int last);
 
     void execute(const Call& call, const Member& member, std::atomic<int64_t>& turn) const;
     void execute_norm(const Call& call, const Member& member, int rows) const;
@@ -75,6 +82,7 @@ private:
     autoglm_tensor tensor_at(const Place& place) const;
 
     Team& team_;
+    Team solo_{1};  // no thread but the caller's
     const Kernels& kernels_;
     Cache& cache_;
     const int max_rows_, max_wanted_, max_positions_;
@@ -90,6 +98,9 @@ private:
     StepArgs args_{};
     Layout layout_{};
     bool begun_ = false;
+    bool measures_ = false;
+    Crew crew_;
+    int64_t row_products_ = 0, wanted_products_ = 0, product_bytes_ = 0;  // of the products: each row's, of all weights
 };
 
 }  // namespace autoglm
