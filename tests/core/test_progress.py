@@ -77,7 +77,8 @@ def test_work_that_was_done_before_does_not_count_for_the_rate(clock: Clock,
     assert capsys.readouterr().err == "train: 100 steps in 5.0 s, 2 steps/s\n"
 
 
-def test_a_resumption_that_is_known_late_does_not_count_either(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumption_that_is_known_late_does_not_count_either(clock: Clock,
+                                                               capsys: pytest.CaptureFixture[str]) -> None:
     with progress.progress(1000, "train", "tokens") as bar:
         clock.now += 3  # loading, and the first step of the resumed run
         bar.resume(900)

@@ -13,6 +13,7 @@ from openautoglm.core.values import Example, Origin
 from openautoglm.data.jsonl import read_examples
 from openautoglm.data.read.paths import resolve
 from openautoglm.data.read.reader import read
+from openautoglm.data.settings import DataSettings
 from openautoglm.evaluate.run import Case, group_cases
 from openautoglm.models.bundle import Bundle
 from openautoglm.pipeline.recovery import Recovery
@@ -81,7 +82,8 @@ def of_run(folder: Path, most: int | None) -> Material:
 
 def of_files(bundle: Bundle, data: Sequence[str], calibration: Sequence[str], most: int | None, *,
              source: str | None = None, target: str | None = None) -> Material:
-    """Records of data files, read as the bundle's own data was, or by other columns.
+    """Records of data files, read as the bundle's own data was, or by other columns; where nothing is known of them,
+    plain text: paragraphs, or lines where no blank line parts them.
 
     Args:
         calibration: files with records that methods are shown; half of `data` where there are none.
@@ -102,8 +104,15 @@ def of_files(bundle: Bundle, data: Sequence[str], calibration: Sequence[str], mo
 
 
 def _rows(bundle: Bundle, files: Sequence[str], source: str | None, target: str | None) -> Iterable[Example]:
-    settings = data_settings(bundle, files, source, target)
-    found = [row for row in read(resolve(settings.train, Path.cwd()), settings) if isinstance(row, Example)]
+    if source is None and not bundle.card.recipe.get("record"):  # a released checkpoint: plain text
+        settings = DataSettings(train=tuple(files), text=target or "text")
+    else:
+        settings = data_settings(bundle, files, source, target)
+    paths = resolve(settings.train, Path.cwd())
+    found = [row for row in read(paths, settings) if isinstance(row, Example)]
+    if len(found) <= len(paths) and settings.text is not None:  # no blank line in a text file
+        settings = settings.model_copy(update={"text_unit": "line"})
+        found = [row for row in read(paths, settings) if isinstance(row, Example)]
     if not found:
         raise DataError("not one row can be read", where=", ".join(files), remedy="check the columns and the format")
     return found
