@@ -9,7 +9,7 @@ from pathlib import Path
 
 from openautoglm.core import log
 from openautoglm.core.errors import CompressError, DataError
-from openautoglm.core.values import Example, Origin
+from openautoglm.core.values import Example, Origin, Turn
 from openautoglm.data.jsonl import read_examples
 from openautoglm.data.read.paths import resolve
 from openautoglm.data.read.reader import read
@@ -96,11 +96,16 @@ def of_files(bundle: Bundle, data: Sequence[str], calibration: Sequence[str], mo
     groups = group_cases(rows)
     if not shown and len(groups) > 1:
         held = {id(case) for case in groups[1::2]}
-        keys = {(case.source, case.turns) for case in groups if id(case) not in held}
-        shown = [row for row in rows if (row.source, row.turns) in keys]
+        keys = {_key(case.source, case.turns, case.references[0]) for case in groups if id(case) not in held}
+        shown = [row for row in rows if _key(row.source, row.turns, row.target) in keys]
         groups = [case for case in groups if id(case) in held]
         _log.info("half of the records are shown to methods that look at data, the others are measured on")
     return Material(evenly(groups, most), shown or rows)
+
+
+def _key(source: str, turns: tuple[Turn, ...], target: str) -> tuple[object, ...]:
+    """What tells a record from others: what is answered, or the text itself where there is nothing to answer."""
+    return (source, turns) if source or turns else (target,)
 
 
 def _rows(bundle: Bundle, files: Sequence[str], source: str | None, target: str | None) -> Iterable[Example]:
