@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from openautoglm.core import log
 from openautoglm.core.files import read_json
 from openautoglm.engine.async_engine import AsyncEngine
 from openautoglm.engine.engine import Engine
@@ -19,6 +20,7 @@ from openautoglm.pipeline.pruner import Pruner
 from openautoglm.pipeline.stages.order import run_stages
 from openautoglm.pipeline.task import Task
 
+_log = log.get(__name__)
 __all__ = ["AsyncEngine", "AutoTrainer", "Engine", "Model", "Pruner", "load", "open_engine"]
 Record = str | Mapping[str, Any]
 
@@ -84,18 +86,32 @@ class AutoTrainer:
     def export(self, path: str | Path, type: ExportType | None = None) -> Path:
         """Write the finished model to `path`: a bundle's folder, or a name ending in ``.zip``, ``.pkl`` or ``.gguf``.
 
-        Whatever is not finished yet runs first.
+        Whatever is not finished yet runs first. Where the task has a section `compress` and its targets are met, the
+        compressed model is written, else the trained one; the log says which.
 
         Args:
             type: element type of a ``.gguf``, e.g. ``q8_0``; left out, as the weights are stored.
         """
         run_stages(self._run, until="export")
-        return export_model(self._run.bundle, path, type).path
+        written = export_model(self._run.result, path, type)
+        if self.task.compress is not None:
+            _log.info("exported %s, of the %s bundle", written.path,
+                      "trained" if self._run.result == self._run.bundle else "compressed")
+        return written.path
+
+    def compress(self) -> dict[str, Any]:
+        """Compress as the task says, with all that comes before; return what it brought and cost, as in the report.
+
+        ``missed`` lists the targets that are not met; the result is empty where the task has no section `compress`.
+        """
+        run_stages(self._run, until="compress")
+        found = self._run.state.finished("compress")
+        return dict(found["facts"]) if found else {}
 
     def run(self) -> Path:
-        """Run all stages; return the folder of the bundle."""
+        """Run all stages; return the folder of the bundle to use, which `export` would write."""
         run_stages(self._run)
-        return self._run.bundle
+        return self._run.result
 
 
 class Model:

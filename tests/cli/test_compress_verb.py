@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from command_line import autoglm
-from openautoglm.core.errors import CompressError, TrainError
+from openautoglm.core.errors import CompressError, TaskError, TrainError
 from openautoglm.models.bundle import open_bundle
 from openautoglm.pipeline.compressing import measure as measuring
 from openautoglm.pipeline.compressing import run as running
@@ -116,10 +116,14 @@ def test_a_student_is_distilled_and_quantised(finished: Path, tmp_path: Path, ma
     assert (outcome.bundle.spec.hidden_size, outcome.bundle.spec.ffn_size) == (8, 16)
     assert [step["method"] for step in outcome.bundle.card.recipe["compress"]] == ["distill", "rtn"]
     alone = Material(material.cases, material.examples)
-    with pytest.raises(CompressError, match="no run to take examples from"):
-        compress_bundle(parent, tmp_path / "other", recipe("distill"), alone)
-    with pytest.raises(CompressError, match="no run to take tokens from"):
-        compress_bundle(parent, tmp_path / "third", recipe("prune"), alone)
+    for asked, said in ((recipe("distill"), "no run to take examples from"),
+                        (recipe("prune"), "no run to take tokens from"),
+                        (recipe({"method": "rtn", "group": 128}), "groups of 128 do not divide"),
+                        (recipe({"method": "distill", "student": {"heads": 3}}), "heads"),
+                        (recipe("rtn", bundle_size=100), "cannot be reached")):
+        with pytest.raises(TaskError, match=said):
+            compress_bundle(parent, tmp_path / "other", asked, alone)
+    assert not (tmp_path / "other").exists()
 
 
 def test_adapters_are_merged(finished: Path, tmp_path: Path, material: Material) -> None:

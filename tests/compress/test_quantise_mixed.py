@@ -27,7 +27,9 @@ Measured = dict[Place, dict[Bits, float]]
 def test_divergences_are_those_of_the_model_with_one_matrix_changed(family: str, tmp_path: Path) -> None:
     model = small_checkpoint(tmp_path / "it", small_spec(family))
     source, few = Source(tmp_path / "it"), Calibration(tuple(map(tuple, sequences(5))))
-    found = sensitivities(source, few, RtnSettings(), lambda: States(few.tokens, 64))
+    found: Measured = {}
+    for layer in sensitivities(source, few, RtnSettings(), lambda: States(few.tokens, 64)):
+        found |= layer
     assert len(found) == 2 * 4
     for (layer, slot), module in (((0, "down"), "mlp.down_proj"), ((1, "gate_up"), "mlp.gate_up_proj")):
         weight = model.get_submodule(f"model.layers.{layer}.{module}").weight

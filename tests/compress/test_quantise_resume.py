@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from quantise_models import sequences, small_checkpoint, small_spec
 from safetensors.numpy import load_file, save_file
 
-from openautoglm.compress import quantise
+from openautoglm.compress import mixed, quantise
 from openautoglm.compress.quantise import quantise_checkpoint
 from openautoglm.compress.settings import AwqSettings, GptqSettings, MixedSettings, RtnSettings
 from openautoglm.core.errors import AutoGLMError, BundleError, CheckpointError, SpecError, TaskError
@@ -70,6 +71,36 @@ def test_a_killed_run_goes_on_at_its_layer(method: Any, folder: Path, tmp_path: 
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
     assert list((tmp_path / "work").iterdir()) == []
     assert len(whole.matrices) == 3 * 4 + 2
+
+
+@pytest.mark.parametrize("memory", ["memory", "disk"])
+def test_a_measurement_of_mixed_goes_on_at_its_layer(memory: str, folder: Path, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    method, work = MixedSettings(average_bits=6.5, tokens=100), tmp_path / "work"
+    whole = quantise_checkpoint(folder, tmp_path / "whole", method, sequences())
+    if memory == "disk":
+        real_plan = quantise.plan
+        monkeypatch.setattr(quantise, "plan", lambda *a, **k: replace(real_plan(*a, **k), on_disk=True))
+    measured, real = list[int](), mixed._divergences
+
+    def until(*given: Any) -> Any:
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(len(measured))
+        return real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mixed, "_divergences", until)
+        with pytest.raises(KeyboardInterrupt):
+            quantise_checkpoint(folder, tmp_path / "out", method, sequences(), workdir=work)
+    state = json.loads((work / "quantise.json").read_text())
+    assert (state["layers"], len(state["sensitivity"])) == (0, 2 * 4)
+    monkeypatch.setattr(mixed, "_divergences", lambda *given: (measured.append(9), real(*given))[1])
+    facts = quantise_checkpoint(folder, tmp_path / "out", method, sequences(), workdir=work)
+    assert measured == [0, 1, 9]
+    assert facts.sensitivity == whole.sensitivity
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert list(work.iterdir()) == []
 
 
 def test_another_method_or_calibration_starts_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

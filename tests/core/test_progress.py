@@ -77,6 +77,19 @@ def test_work_that_was_done_before_does_not_count_for_the_rate(clock: Clock,
     assert capsys.readouterr().err == "train: 100 steps in 5.0 s, 2 steps/s\n"
 
 
+def test_a_resumption_that_is_known_late_does_not_count_either(clock: Clock,
+                                                               capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.progress(1000, "train", "tokens") as bar:
+        clock.now += 3  # loading, and the first step of the resumed run
+        bar.resume(900)
+        assert (bar.rate, bar.left_s) == (0, None)
+        clock.now += 4
+        bar.advance(20)
+        assert bar.rate == pytest.approx(5)
+        assert bar.left_s == pytest.approx(16)
+    assert capsys.readouterr().err == "train: 920 tokens in 7.0 s, 5 tokens/s\n"
+
+
 def test_without_a_terminal_a_line_comes_every_ten_seconds(clock: Clock,
                                                            capsys: pytest.CaptureFixture[str]) -> None:
     with progress.progress(60, "clean", "rows") as bar:

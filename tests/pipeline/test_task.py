@@ -36,7 +36,17 @@ def faults(tmp_path: Path, text: str, environment: dict[str, str] | None = None)
     (GOOD + "budget: {minutes: soon}\n", "budget.minutes", 2, 19, "not a duration", ""),
     (GOOD + "budget: {memory: 2XB}\n", "budget.memory", 2, 18, "not a size", ""),
     (GOOD + "budget: {parameters: lots}\n", "budget.parameters", 2, 22, "not a count", ""),
-    (GOOD + "compress: {bits: 4}\n", "compress", 2, 11, "command of its own", ""),
+    (GOOD + "compress: {qualty: 1}\n", "compress.qualty", 2, 12, "unknown key", "did you mean quality?"),
+    (GOOD + "compress: [gtpq]\n", "compress[0]", 2, 12, "there is no method 'gtpq'", "did you mean gptq?"),
+    (GOOD + "compress: gtpq\n", "compress", 2, 11, "there is no method 'gtpq'", "did you mean gptq?"),
+    (GOOD + "compress: {recipe: [rtn, {method: gptq, bits: 5}]}\n", "compress.recipe[1].bits", 2, 47, "must be 8 or 4",
+     ""),
+    (GOOD + "compress: {recipe: [gptq, prune]}\n", "compress.recipe", 2, 20, "only kv can follow", ""),
+    (GOOD + "compress: {metric: length_ratio}\n", "compress.metric", 2, 20, "cannot tell what was kept", "choose bleu"),
+    (GOOD + "compress: {metric: coverage}\n", "compress.metric", 2, 20, "needs the fields", "data.fields"),
+    (GOOD + "evaluate: {metrics: [bleu]}\ncompress: {metric: chrf}\n", "compress.metric", 3, 20, "not among", "bleu"),
+    ("data: {train: a.txt, text: true}\ncompress: {metric: bleu}\n", "compress.metric", 2, 20, "the data is plain text",
+     "perplexity counts then"),
     (GOOD + "evaluate: {metrics: [blue]}\n", "evaluate.metrics", 2, 21, "no metric 'blue'", ""),
     (GOOD + "evaluate: {decodings: {b: {beams: 2}}}\n", "evaluate.decodings.b.beams", 2, 28, "unknown key",
      "did you mean num_beams?"),
@@ -81,11 +91,27 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 def test_empty_sections_mean_defaults_and_amounts_are_read(tmp_path: Path) -> None:
     path = tmp_path / "t.yaml"
-    path.write_text(GOOD + "train:\nclean:\ncompress: {}\nbudget: {minutes: 1h30m, memory: 2GB, parameters: 30M}\n",
+    path.write_text(GOOD + "train:\nclean:\ncompress:\nbudget: {minutes: 1h30m, memory: 2GB, parameters: 30M}\n",
                     encoding="utf-8")
     task = load_task(path)
     assert (task.budget.minutes, task.budget.memory, task.budget.parameters) == (90.0, 2_000_000_000, 30_000_000)
     assert task.train == Task.model_validate({"data": task.data}).train
+    assert task.recipe() is None
+
+
+def test_a_recipe_takes_from_evaluate_what_it_does_not_say_itself() -> None:
+    data = {"train": "a.csv", "source": "s", "target": "t"}
+    plain = make_task({"data": data, "compress": "auto", "evaluate": {"lowercase": True, "choose_by": "chrf"}}).recipe()
+    assert plain is not None
+    assert (plain.recipe, plain.metric, plain.evaluate.lowercase) == ("auto", "chrf", True)
+    own = make_task({"data": data, "compress": {"recipe": ["prune", "gptq"], "metric": "ter", "evaluate": {
+        "metrics": ["ter"]}}, "evaluate": {"lowercase": True}}).recipe()
+    assert own is not None
+    assert [step.method for step in own.recipe] == ["prune", "gptq"]  # type: ignore[union-attr]
+    assert (own.metric, own.evaluate.lowercase) == ("ter", False)
+    text = make_task({"data": {"train": "a.txt", "text": True}, "compress": {}}).recipe()
+    assert text is not None
+    assert text.metric is None
 
 
 def test_a_mapping_makes_a_task_too() -> None:

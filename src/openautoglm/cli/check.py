@@ -38,9 +38,9 @@ def check(task: Task, output: Output = None,
                               indent=2, ensure_ascii=False))
         raise typer.Exit(2 if found.faulty else 0)
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("", "what", "found", "remedy", box=None, pad_edge=False)
+    table = Table("", Column("what", overflow="fold"), "found", "remedy", box=None, pad_edge=False)
     for line in found.lines:
         style = _STYLES[line.status]
         table.add_row(f"[{style}]{line.status}[/]", line.what, _plain(line.value), _plain(line.remedy))

@@ -9,11 +9,12 @@ import typer
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-Bundle = Annotated[Path, typer.Argument(help="A bundle: folder, .zip or .pkl.")]
+Bundle = Annotated[Path, typer.Argument(help="A bundle: folder, .zip or .pkl; or the folder of a released checkpoint.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the new bundle.")]
 RecipeFile = Annotated[str, typer.Option(help="A recipe file (YAML), `auto`, or methods by commas: rtn, gptq, awq, "
                                               "mixed, prune, distill, kv.")]
-Data = Annotated[list[str] | None, typer.Option(help="Data files to measure on (globs allowed; may be repeated).")]
+Data = Annotated[list[str] | None, typer.Option(help="Data files to measure on (globs allowed; may be repeated); for a "
+                                                      "checkpoint without a card, text files.")]
 Calibration = Annotated[list[str] | None, typer.Option(help="Data files for methods that look at data; left out, half "
                                                             "of --data.")]
 Run = Annotated[Path | None, typer.Option(help="Folder of the `autoglm run` that made the bundle: its cleaned data "
@@ -52,15 +53,15 @@ def compress(
     A stopped call goes on when it is made again. Exit status 3: the bundle was written, but misses a target.
     """
     from openautoglm.cli.compress_table import print_outcome
-    from openautoglm.models.bundle import open_bundle
     from openautoglm.pipeline.compressing.options import material_of, recipe_of
+    from openautoglm.pipeline.compressing.plain import open_parent
     from openautoglm.pipeline.compressing.run import compress_bundle
 
     asked, here = recipe_of(recipe, bits=bits, group=group, given={
         "quality": quality, "metric": metric, "bundle_size": bundle_size, "memory": memory, "cases": cases,
         "tokens_per_s": tokens_per_s, "memory_limit": memory_limit,
         "evaluate": {"lowercase": True} if lowercase else None})
-    opened = open_bundle(bundle)
+    opened = open_parent(bundle)
     material = material_of(opened, bundle, run=run, data=data or [], calibration=calibration or [], most=asked.cases,
                            source=source, target=target)
     outcome = compress_bundle(opened, output, asked, material, here=here)

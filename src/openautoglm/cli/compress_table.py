@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
-from openautoglm.pipeline.compressing.auto import Choice
 from openautoglm.pipeline.compressing.measure import Measured
 from openautoglm.pipeline.compressing.run import Outcome
 from openautoglm.pipeline.units import bytes_text
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """Print what was tried, the figures beside the parent's, and missed targets."""
+    """Print what came of a compression."""
+    print_facts(outcome.bundle.card.scores["compression"])
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print what was tried, the figures beside the parent's, and missed targets, as the card tells them.
+
+    Args:
+        facts: ``scores.compression`` of a card; without figures where none of what was tried met all targets.
+    """
     out = Console()
-    if outcome.choice is not None:
-        out.print(tried_table(outcome.choice))
-        for reason in outcome.choice.reasons:
+    if "choice" in facts:
+        out.print(tried_table(facts["choice"]))
+        for reason in facts["choice"]["reasons"] if "parent" in facts else ():
             out.print(f"  {reason}", markup=False, highlight=False)
-    out.print(figures_table(outcome.parent, outcome.child))
-    out.print(f"{outcome.kept:.4f} of {outcome.metric} is kept", markup=False, highlight=False)
-    for missed in outcome.missed:
+    if "parent" in facts:
+        out.print(figures_table(*(Measured.model_validate(facts[name]) for name in ("parent", "measured"))))
+        out.print(f"{facts['kept']:.4f} of {facts['metric']} is kept", markup=False, highlight=False)
+    for missed in facts["missed"]:
         out.print(f"missed: {missed}", markup=False, highlight=False)
 
 
-def tried_table(choice: Choice) -> Table:
+def tried_table(choice: Mapping[str, Any]) -> Table:
     """Everything that was tried; the chosen one is marked, and the Pareto front."""
     table = Table("", "candidate", "kept", "bundle", "memory", "tokens/s", "KL", "Pareto", title="tried", box=None)
-    front = {one.name for one in choice.front}
-    for one in choice.tried:
-        measured = one.measured
-        table.add_row("->" if one is choice.chosen else "", one.name, f"{one.kept:.3f}",
-                      bytes_text(measured.size_bytes), bytes_text(measured.peak_bytes),
-                      f"{measured.tokens_per_s['1']:.0f}",
-                      "" if measured.kl is None else f"{measured.kl:.4f}", "yes" if one.name in front else "")
+    for one in choice["tried"]:
+        table.add_row("->" if one["name"] == choice["chosen"] else "", one["name"], f"{one['kept']:.3f}",
+                      bytes_text(one["size_bytes"]), bytes_text(one["peak_bytes"]), f"{one['tokens_per_s']['1']:.0f}",
+                      "" if one["kl"] is None else f"{one['kl']:.4f}", "yes" if one["pareto"] else "")
     return table
 
 

@@ -18,10 +18,11 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what is finished an
 def run(task: TaskFile, output: Output = None, fresh: Fresh = False,
         from_: Annotated[str | None, typer.Option("--from", help="Run this stage and all later ones again.")] = None,
         until: Annotated[str | None, typer.Option(help="End after this stage.")] = None) -> None:
-    """Run a task file: clean, tokenizer, search, train, evaluate, export, report.
+    """Run a task file: clean, tokenizer, search, train, evaluate, compress, export, report.
 
     A finished stage is skipped as long as its inputs and settings are the same. A run that was stopped, or
-    killed at any moment, goes on where it was when the same command is given again.
+    killed at any moment, goes on where it was when the same command is given again. Exit status 3: the run is
+    finished, but compression missed a target of the section `compress`.
     """
     from openautoglm.pipeline.context import Run
     from openautoglm.pipeline.stages.order import run_stages
@@ -29,6 +30,8 @@ def run(task: TaskFile, output: Output = None, fresh: Fresh = False,
     current = Run.of(task, output)
     run_stages(current, until=until, from_=from_, fresh=fresh)
     if until is None:
-        from openautoglm.cli.tables import print_run
+        from openautoglm.cli.tables import compression_of, print_run
 
         print_run(current)
+        if current.task.compress is not None and compression_of(current)["missed"]:
+            raise typer.Exit(3)

@@ -51,7 +51,20 @@ def print_run(run: Run) -> None:
         typer.echo(f"\n{split}, {chosen}:")
         print_scores(by[chosen])
     print_samples(run)
+    if run.task.compress is not None:
+        from openautoglm.cli.compress_table import print_facts
+
+        typer.echo("\ncompression:")
+        print_facts(compression_of(run))
+        if run.result != run.bundle:
+            typer.echo(f"\ncompressed: {run.compressed}")
     typer.echo(f"\nbundle: {run.bundle}\nreport: {run.report}")
+
+
+def compression_of(run: Run) -> dict[str, Any]:
+    """What the stage `compress` of a finished run noted."""
+    facts: dict[str, Any] = read_json(run.folder / "state.json")["stages"]["compress"]["facts"]
+    return facts
 
 
 def print_scores(scores: dict[str, Any]) -> None:

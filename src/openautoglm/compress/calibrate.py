@@ -136,6 +136,16 @@ class States:
             handle.seek(start * self.width * 4)
             handle.write(values.contiguous().numpy().data)
 
+    def copy(self, other: States) -> None:
+        """Take over all rows of others of the same size."""
+        for start in range(0, self.rows, BATCH_TOKENS):
+            self.write(start, other.read(start, min(start + BATCH_TOKENS, self.rows)))
+
+    def discard(self) -> None:
+        """Remove the file, where there is one."""
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
+
     def save(self, path: Path) -> None:
         """Write all rows to a file, atomically."""
         with atomic_write(path, "wb") as handle:

@@ -8,8 +8,7 @@ layer is read once. Which matrices get 8 bits is a knapsack: most divergence sav
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -29,58 +28,81 @@ CHOICES: tuple[Bits, ...] = (4, 8)
 _MOST_CELLS = 20_000_000
 Place = tuple[int, str]
 """A layer's number and the name of a place in it."""
+COPIES = 2 + 4 * len(CHOICES)
+"""Of the calibration's states: before and behind the layers of the original, and of each variant of one layer."""
 
 
-@dataclass
-class _Variant:
-    """The model with one matrix quantised."""
-
-    place: Place
-    bits: Bits
-    states: States
-
-
-def sensitivities(source: Source, calibration: Calibration, base: Base, room: Callable[[], States]
-                  ) -> dict[Place, dict[Bits, float]]:
-    """Measure, in nats a token, how far the model with one matrix quantised diverges from the original.
+def sensitivities(source: Source, calibration: Calibration, base: Base, room: Callable[[], States], *, first: int = 0
+                  ) -> Iterator[dict[Place, dict[Bits, float]]]:
+    """Measure, in nats a token, how far the model with one matrix quantised diverges from the original, layer by layer.
 
     Matrices are rounded to nearest for this, whatever the base method is: that takes no statistics, and what counts is
     which of them suffer most.
 
     Args:
-        room: makes room for the states of the calibration.
+        room: makes room for the states of the calibration; called `COPIES` times.
+        first: the layer to begin with, where those before were measured earlier.
+
+    Yields:
+        For each layer from `first` on: the divergence of each of its places by bits.
     """
-    spec, batches = source.spec, calibration.batches()
-    rotary = Rotary(spec, calibration.longest)
-    clean, variants = room(), list[_Variant]()
-    embed(source, lambda start, stop: source.tensor(EMBEDDING, start, stop), clean,
-          torch.tensor([token for ids in calibration.sequences for token in ids]))
+    layers, walk = source.spec.layers, _Walk(source, calibration)
+    clean, end, *rooms = (room() for _ in range(COPIES))
+    walk.begin(end)
+    for layer in range(layers):
+        if layer == first:
+            clean.copy(end)
+        walk.through(layer, end)
+    left = [layers - layer for layer in range(layers)]
+    with progress(sum(left), "sensitivity", "layers", done=sum(left[:first])) as bar:
+        for layer in range(first, layers):
+            places = [((layer, slot), bits) for slot in source.slots for bits in CHOICES]
+            norms, weights = walk.read(layer)
+            for (place, bits), states in zip(places, rooms, strict=True):
+                form = Form(bits, base.group, base.symmetric)
+                effective = round_to_nearest(weights[place[1]], form, search=base.search).effective()
+                walk.advance(clean, states, {**weights, place[1]: effective}, norms)
+            walk.advance(clean, clean, weights, norms)
+            del norms, weights
+            bar.advance()
+            for later in range(layer + 1, layers):
+                walk.through(later, *rooms)
+                bar.advance()
+            found: dict[Place, dict[Bits, float]] = {}
+            for (place, bits), divergence in zip(places, _divergences(source, end, rooms, walk.batches), strict=True):
+                found.setdefault(place, {})[bits] = divergence
+            yield found
+    for states in (clean, end, *rooms):
+        states.discard()
 
-    def advance(start: States, end: States, weights: dict[str, Tensor], norms: Norms) -> None:
-        for batch in batches:
+
+class _Walk:
+    """Some calibration tokens on their way through the layers."""
+
+    def __init__(self, source: Source, calibration: Calibration) -> None:
+        self.source, self.batches = source, calibration.batches()
+        self._ids = torch.tensor([token for ids in calibration.sequences for token in ids])
+        self._rotary = Rotary(source.spec, calibration.longest)
+
+    def begin(self, states: States) -> None:
+        """Fill the states with the embeddings of the tokens."""
+        embed(self.source, lambda start, stop: self.source.tensor(EMBEDDING, start, stop), states, self._ids)
+
+    def read(self, layer: int) -> tuple[Norms, dict[str, Tensor]]:
+        """Norms and matrices of a layer."""
+        return norms_of(self.source, layer), {slot: self.source.matrix(layer, slot) for slot in self.source.slots}
+
+    def through(self, layer: int, *others: States) -> None:
+        """Take all these states through a layer."""
+        norms, weights = self.read(layer)
+        for states in others:
+            self.advance(states, states, weights, norms)
+
+    def advance(self, start: States, end: States, weights: dict[str, Tensor], norms: Norms) -> None:
+        """From the input of a layer to its output."""
+        for batch in self.batches:
             states = start.read(batch.start, batch.stop)
-            end.write(batch.start, forward(states, batch.lengths, weights, norms, spec, rotary))
-
-    with progress(spec.layers, "sensitivity", "layers") as bar:
-        for layer in range(spec.layers):
-            norms, weights = norms_of(source, layer), {slot: source.matrix(layer, slot) for slot in source.slots}
-            for variant in variants:
-                advance(variant.states, variant.states, weights, norms)
-            for slot, weight in weights.items():
-                for bits in CHOICES:
-                    form = Form(bits, base.group, base.symmetric)
-                    variants.append(_Variant((layer, slot), bits, room()))
-                    effective = round_to_nearest(weight, form, search=base.search).effective()
-                    advance(clean, variants[-1].states, {**weights, slot: effective}, norms)
-            advance(clean, clean, weights, norms)
-            bar.advance(1, variants=len(variants))
-    divergences = _divergences(source, clean, [variant.states for variant in variants], batches)
-    found: dict[Place, dict[Bits, float]] = {}
-    for variant, divergence in zip(variants, divergences, strict=True):
-        found.setdefault(variant.place, {})[variant.bits] = divergence
-        if variant.states.file is not None:
-            variant.states.file.unlink()
-    return found
+            end.write(batch.start, forward(states, batch.lengths, weights, norms, self.source.spec, self._rotary))
 
 
 def _divergences(source: Source, clean: States, others: list[States], batches: list[Batch]) -> list[float]:

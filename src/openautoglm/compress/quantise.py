@@ -17,7 +17,7 @@ from openautoglm.compress.apply import Base, quantise_matrix, shared_columns, wr
 from openautoglm.compress.calibrate import Calibration, States, choose
 from openautoglm.compress.facts import MatrixFacts, QuantisationFacts
 from openautoglm.compress.grid import Coded, Form
-from openautoglm.compress.mixed import CHOICES, Place, allot, sensitivities
+from openautoglm.compress.mixed import CHOICES, COPIES, Place, allot, sensitivities
 from openautoglm.compress.plan import MemoryPlan, plan
 from openautoglm.compress.resume import Progressed, work_folder
 from openautoglm.compress.settings import AwqSettings, Bits, GptqSettings, MixedSettings, RtnSettings
@@ -187,20 +187,22 @@ class _Job:
 
 
 def _mix(job: _Job, method: MixedSettings, shown: Calibration, memory_limit: int | None) -> None:
-    """Say which matrices get how many bits; measured once, kept in the work folder."""
+    """Say which matrices get how many bits; each layer is measured once and kept in the work folder."""
     source, state = job.source, job.done.state
     places = [(layer, slot) for layer in range(source.spec.layers) for slot in source.slots]
-    if "sensitivity" not in state:
+    known: dict[str, dict[str, float]] = state.setdefault("sensitivity", {})
+    if len(known) < len(places):
         few, numbers = shown.first(method.tokens), itertools.count()
-        job.plan = plan(source.spec, job.base, few, memory_limit, copies=1 + len(places) * len(CHOICES))
-        found = sensitivities(source, few, job.base,
-                              lambda: job.room(f"variant-{next(numbers)}", few, source.spec.hidden_size))
-        state["sensitivity"] = {f"{layer}.{slot}": {str(bits): value for bits, value in values.items()}
-                                for (layer, slot), values in found.items()}
-        job.done.save()
+        job.plan = plan(source.spec, job.base, few, memory_limit, copies=COPIES)
+        for found in sensitivities(source, few, job.base, lambda: job.room(
+                f"variant-{next(numbers)}", few, source.spec.hidden_size), first=len(known) // len(source.slots)):
+            known.update({f"{layer}.{slot}": {str(bits): value for bits, value in values.items()}
+                          for (layer, slot), values in found.items()})
+            state["seconds"] = job.seconds
+            job.done.save()
         job.plan = plan(source.spec, job.base, job.calibration, memory_limit)
     measured: dict[Place, dict[Bits, float]] = {
-        (layer, slot): {bits: float(state["sensitivity"][f"{layer}.{slot}"][str(bits)]) for bits in CHOICES}
+        (layer, slot): {bits: float(known[f"{layer}.{slot}"][str(bits)]) for bits in CHOICES}
         for layer, slot in places}
     stored = {place: Form(4, job.base.group, job.base.symmetric).stored_bits(source.slots[place[1]].columns)
               for place in places}

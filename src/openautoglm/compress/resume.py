@@ -23,8 +23,7 @@ class Progressed:
 
     Attributes:
         folder: where it lies.
-        state: ``layers`` done, ``seconds`` taken, ``matrices`` (facts), ``bits`` and ``sensitivity`` where they were
-            measured.
+        state: ``layers`` done, ``seconds`` taken, ``matrices`` (facts), ``sensitivity`` as far as it was measured.
     """
 
     def __init__(self, folder: Path, fingerprint: str, *, kept: bool) -> None:
@@ -35,6 +34,8 @@ class Progressed:
             self.state = found
             if found["layers"]:
                 _log.info("%d layers were quantised before and are not done again", found["layers"])
+            elif measured := len({place.partition(".")[0] for place in found.get("sensitivity", {})}):
+                _log.info("the sensitivity of %d layers was measured before and is not measured again", measured)
         elif found is not None:
             _log.info("what %s holds is of another source, method or calibration: it is done again", folder)
             self.clear()

@@ -53,9 +53,15 @@ class Progress:
         self.total, self.label, self.unit, self.done = total, label, unit, done
         self.shown: dict[str, Shown] = {}
         self._view = view
-        self._first = done
         self._started = self._pushed = monotonic()
-        self._recent: deque[tuple[float, float]] = deque([(self._started, done)])
+        self._counted = (self._started, done)
+        self._recent: deque[tuple[float, float]] = deque([self._counted])
+
+    def resume(self, done: float) -> None:
+        """Say that `done` units are done, those before a resumption among them; the rate is reckoned from here on."""
+        self.done = done
+        self._counted = (monotonic(), done)
+        self._recent = deque([self._counted])
 
     def advance(self, n: float = 1, **shown: Shown) -> None:
         """Count `n` more units as done; keywords are shown beside the bar."""
@@ -115,7 +121,8 @@ class Progress:
             self._view.close(None)
             return
         count = f"{amount(self.done)} {self.unit} in {duration(took)}"
-        rate = f"{amount((self.done - self._first) / took)} {self.unit}/s"
+        since, before = self._counted
+        rate = f"{amount((self.done - before) / max(monotonic() - since, 1e-9))} {self.unit}/s"
         verb = "" if finished else "stopped after "
         self._view.close(f"{self.label}: {verb}{count}, {rate}" + (f"  {self.facts()}" if self.shown else ""))
 

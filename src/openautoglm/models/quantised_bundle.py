@@ -18,7 +18,7 @@ from openautoglm.models.quantised_file import QUANTISED_NAME, QuantisedWriter
 from openautoglm.models.spec import GlmSpec
 from openautoglm.models.weight_shapes import weight_shapes
 
-_TEXTS = (".json", ".jinja", ".txt", ".model")
+TEXTS = (".json", ".jinja", ".txt", ".model")
 """Files of a plain checkpoint that belong to its tokenizer and its configuration."""
 _OWN = ("config.json", CARD_NAME)
 
@@ -82,7 +82,7 @@ def _carried(folder: Path, card: Card | None) -> list[Path]:
         names = [name for name in card.files if not name.endswith(".safetensors") and not is_packed(name)]
     else:
         names = [file.name for file in sorted(folder.iterdir())
-                 if file.is_file() and file.suffix in _TEXTS and not file.name.endswith(".safetensors.index.json")]
+                 if file.is_file() and file.suffix in TEXTS and not file.name.endswith(".safetensors.index.json")]
     return [folder / name for name in names if name not in _OWN]
 
 

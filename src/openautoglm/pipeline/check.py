@@ -15,9 +15,11 @@ from openautoglm.data.read.paths import count_bytes, resolve
 from openautoglm.data.read.reader import columns
 from openautoglm.data.read.sample import Sample, sample
 from openautoglm.models.card import read_card
+from openautoglm.pipeline.compressing.recipe import MergeLoraSettings, steps_of
 from openautoglm.pipeline.context import SPLITS, Run
 from openautoglm.pipeline.estimate import Estimate, Rows, estimate
 from openautoglm.pipeline.material import checkpoint_folder, source_of_tokenizer, teacher_folder, template_of
+from openautoglm.pipeline.positions import key_text
 from openautoglm.pipeline.units import bytes_text
 
 Status = Literal["ok", "warning", "fault"]
@@ -83,6 +85,7 @@ def check(run: Run) -> Check:
         return found
     found.lines += [Line(*line) for line in found.estimate.lines()]
     _student(run, found.estimate, found)
+    _compression(run, found.estimate, found)
     return found
 
 
@@ -124,6 +127,28 @@ def _student(run: Run, known: Estimate, found: Check) -> None:
         refuse(known.plan.spec, read_card(folder).spec)
     except TrainError as error:
         found.add("distill.initialise", error.message, "fault", error.remedy or "")
+
+
+def _compression(run: Run, known: Estimate, found: Check) -> None:
+    """Whether the steps of `compress` fit the model that the plan names, and their adapters are there."""
+    from openautoglm.pipeline.compressing.checks import step_faults
+
+    recipe, plan = run.task.recipe(), known.plan
+    if recipe is None:
+        return
+    missing: list[Fault] = []
+    for number, step in enumerate(steps_of(recipe)):
+        if isinstance(step, MergeLoraSettings) and not (run.base / step.adapter / "adapter_config.json").is_file():
+            missing.append(Fault(f"compress.recipe[{number}].adapter", 0, 0, f"{step.adapter} holds no adapters",
+                                 "give a folder that peft wrote, relative to the task file"))
+    if not plan.search.trials:  # a search may choose other widths
+        missing += [Fault(key_text(("compress", *path)), 0, 0, message, remedy)
+                    for path, message, remedy in step_faults(recipe, plan.spec)]
+    for fault in missing:
+        found.add(fault.key, fault.message, "fault", fault.remedy)
+    if not missing:
+        steps = ", ".join(step.method for step in steps_of(recipe)) or "auto"
+        found.add("compression", f"{steps}; at least {recipe.quality:g} of the metric is to be kept")
 
 
 def _files(run: Run, split: str, found: Check) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openautoglm.core.files import read_json
+from openautoglm.models.card import CARD_NAME, read_card
 from openautoglm.pipeline.task import Task, load_task, make_task
 
 if TYPE_CHECKING:
@@ -117,6 +118,19 @@ class Run:
     def bundle(self) -> Path:
         """The finished bundle."""
         return self.folder / "bundle"
+
+    @property
+    def compressed(self) -> Path:
+        """The compressed bundle; absent where the task has no `compress` section, or nothing met its targets."""
+        return self.folder / "compressed"
+
+    @property
+    def result(self) -> Path:
+        """The bundle to use: the compressed one where the task asks for it and it meets its targets, else `bundle`."""
+        if self.task.compress is None or not (self.compressed / CARD_NAME).is_file():
+            return self.bundle
+        found = read_card(self.compressed).scores.get("compression", {})
+        return self.bundle if found.get("missed", True) else self.compressed
 
     @property
     def report(self) -> Path:

@@ -45,6 +45,10 @@ def _fault(path: KeyPath, items: Sequence[dict[str, Any]], document: Document, m
 def _message(item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return "required, but missing"
+    if item["type"] == "union_tag_invalid":
+        return f"there is no {_plain(item['ctx']['discriminator'])} {item['ctx']['tag']!r}"
+    if item["type"] == "union_tag_not_found":
+        return f"lacks the key {_plain(item['ctx']['discriminator'])}"
     text = str(item["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     text = text.replace("Input should be", "must be")
     shown = repr(item.get("input"))
@@ -55,11 +59,17 @@ def _message(item: dict[str, Any]) -> str:
 
 def _value_hint(item: dict[str, Any]) -> str:
     """For a wrong word in place of one of a few: the nearest of them."""
+    if item["type"] == "union_tag_invalid":
+        return _nearest(str(item["ctx"]["tag"]), re.findall(r"'([^']*)'", str(item["ctx"]["expected_tags"])))
     if item["type"] != "literal_error" or not isinstance(item.get("input"), str):
         return ""
     allowed = re.findall(r"'([^']*)'", str(item["ctx"]["expected"]))
     near = difflib.get_close_matches(item["input"], allowed, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else ""
+
+
+def _plain(name: object) -> str:
+    return str(name).strip("'")
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

@@ -35,22 +35,29 @@ def reference() -> str:
     """The whole document."""
     parts = [_HEAD, "## Top level\n", *_table(Task)]
     for name, field in Task.model_fields.items():
-        model = _model_of(field.annotation)
-        if model is not None:
+        for model in _models_of(field.annotation):
             parts += _section(name, model)
     parts += _rules()
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _section(key: str, model: type[BaseModel]) -> Iterator[str]:
+def _section(key: str, model: type[BaseModel], shown: set[type[BaseModel]] | None = None) -> Iterator[str]:
+    """A model and those in it; inside one of several that may stand in a place, what was `shown` is left out."""
     yield f"\n## `{key}`\n"
     yield _first_paragraph(model) + "\n"
     yield from _table(model)
     for name, field in model.model_fields.items():
-        inner = _model_of(field.annotation)
-        if inner is not None:
-            shown = f"{key}.{name}.NAME" if get_origin(_bare(field.annotation)) is dict else f"{key}.{name}"
-            yield from _section(shown, inner)
+        inner, one_of = _models_of(field.annotation), shown
+        place = f"{key}.{name}.NAME" if get_origin(_bare(field.annotation)) is dict else f"{key}.{name}"
+        if len(inner) > 1 and one_of is None:
+            one_of = set()
+        for each in inner:
+            if one_of is not None and each in one_of:
+                continue
+            if one_of is not None:
+                one_of.add(each)
+            yield from _section(f"{place}: {each.model_fields['method'].default}" if len(inner) > 1 else place, each,
+                                one_of)
 
 
 def _table(model: type[BaseModel]) -> Iterator[str]:
@@ -58,10 +65,10 @@ def _table(model: type[BaseModel]) -> Iterator[str]:
     yield "| key | type | default | what it means |"
     yield "|---|---|---|---|"
     for name, field in model.model_fields.items():
-        inner = _model_of(field.annotation)
-        text = field.description or described.get(name, "")
-        if not text and inner is not None:
-            text = _first_paragraph(inner).partition("\n\n")[0]
+        inner = _models_of(field.annotation)
+        text = field.description or described.get(name, "Names the step." if name == "method" else "")
+        if not text and inner:
+            text = _first_paragraph(inner[0]).partition("\n\n")[0]
         yield f"| `{name}` | {_cell(_type(field))} | {_cell(_default(field))} | {_prose(text)} |"
 
 
@@ -116,11 +123,11 @@ def _first_paragraph(model: type[BaseModel]) -> str:
     return inspect.cleandoc(model.__doc__ or "").partition("Attributes:")[0].strip()
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The settings model in an annotation, also as the values of a mapping."""
+def _models_of(annotation: Any) -> list[type[BaseModel]]:
+    """The settings models in an annotation, also as the values of a mapping or the items of a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for part in get_args(annotation) if (model := _model_of(part)) is not None), None)
+        return [annotation]
+    return list(dict.fromkeys(model for part in get_args(annotation) for model in _models_of(part)))
 
 
 def _bare(annotation: Any) -> Any:

@@ -85,8 +85,7 @@ def write_targets(path: Path, author: Author, cases: Sequence[Case], section: Se
         bound, section.decoding.max_new_tokens)})
     path.parent.mkdir(parents=True, exist_ok=True)
     done = _whole_chunks(path, len(cases))
-    with path.open("ab") as file, progress(len(cases), f"{label}: targets", "records") as bar:
-        bar.advance(done)
+    with path.open("ab") as file, progress(len(cases), f"{label}: targets", "records", done=done) as bar:
         for start in range(done, len(cases), CHUNK):
             chunk = cases[start : start + CHUNK]
             answers = author.answer(chunk, sampling)

@@ -6,14 +6,17 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from openautoglm.core.errors import AutoGLMError, Fault, TaskError
 from openautoglm.core.settings import Settings
 from openautoglm.data.clean_settings import CleanSettings
 from openautoglm.data.settings import DataSettings
+from openautoglm.evaluate.settings import EvaluateSettings
+from openautoglm.pipeline.compressing.checks import metric_faults
+from openautoglm.pipeline.compressing.recipe import Recipe, in_short
 from openautoglm.pipeline.distilltask import DistilTask, SelfDistillTask
 from openautoglm.pipeline.evaluation import EvaluateTask
 from openautoglm.pipeline.expand import expand
@@ -43,8 +46,9 @@ class Task(Settings):
     self_distill: SelfDistillTask = Field(
         default_factory=SelfDistillTask, description="What follows training: the model learns its own best texts.")
     evaluate: EvaluateTask = Field(default_factory=EvaluateTask, description="Metrics and decodings.")
-    compress: Any = Field(
-        default=None, description="Not a section: run `autoglm compress` on the finished bundle.")
+    compress: Annotated[Recipe | None, BeforeValidator(in_short)] = Field(
+        default=None, description="A smaller and faster bundle beside the trained one; left out, there is none. In "
+        "short: `auto`, the name of a method, or a list of steps.")
     export: ExportTask = Field(default_factory=ExportTask, description="Copies of the finished bundle.")
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of everything that draws by chance.")
     output: str | None = Field(
@@ -57,13 +61,6 @@ class Task(Settings):
             raise ValueError("must consist of letters, digits, dot, dash and underscore, at most 100")
         return value
 
-    @field_validator("compress")
-    @classmethod
-    def _not_yet(cls, value: Any) -> None:
-        if value:
-            raise ValueError("compression is a command of its own: leave the section out, and run `autoglm compress` "
-                             "on the bundle")
-
     @model_validator(mode="before")
     @classmethod
     def _empty_sections(cls, values: Any) -> Any:
@@ -73,6 +70,21 @@ class Task(Settings):
             if isinstance(values, dict)
             else values
         )
+
+
+    def recipe(self) -> Recipe | None:
+        """The `compress` section; how metrics are computed, and which one counts, is as in `evaluate` if not told."""
+        if self.compress is None:
+            return None
+        changes: dict[str, Any] = {}
+        if "evaluate" not in self.compress.model_fields_set:
+            changes["evaluate"] = EvaluateSettings(**{name: getattr(self.evaluate, name)
+                                                      for name in EvaluateSettings.model_fields})
+        asked = changes.get("evaluate", self.compress.evaluate).metrics
+        if self.compress.metric is None and self.data.text is None and (
+                asked is None or self.evaluate.choose_by in asked):
+            changes["metric"] = self.evaluate.choose_by
+        return self.compress.model_copy(update=changes)
 
 
 def load_task(path: str | Path, environment: Mapping[str, str] | None = None) -> Task:
@@ -122,6 +134,7 @@ def _validated(document: Document, where: str, environment: Mapping[str, str]) -
                        if not (rules and fault.key == "clean.rules")]
         except AutoGLMError:
             faults += _section_faults(document)
+    faults += _recipe_faults(task, document) if task else []
     if task is None or faults:
         places = dict.fromkeys(sorted(faults, key=lambda fault: (fault.line, fault.column, fault.key)))
         count = f"{len(places)} fault" + ("s" if len(places) != 1 else "")
@@ -145,6 +158,16 @@ def _section_faults(document: Document) -> list[Fault]:
             key = f"{name}.{error.where}" if error.where else name
             faults.append(Fault(key, *document.mark((name,), of_key=True), error.message, error.remedy or ""))
     return faults
+
+
+def _recipe_faults(task: Task, document: Document) -> list[Fault]:
+    """What ``compress`` asks of the data that the data does not have."""
+    recipe, data = task.recipe(), task.data
+    if recipe is None:
+        return []
+    found = metric_faults(recipe, paired=data.text is None, fields=bool(data.fields or data.template))
+    return [Fault(key_text(path), *document.mark(path), message, remedy)
+            for path, message, remedy in ((("compress", *path), message, remedy) for path, message, remedy in found)]
 
 
 def _rule_faults(document: Document) -> list[Fault]:

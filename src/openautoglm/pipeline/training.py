@@ -41,7 +41,7 @@ def drive(model: Any, train_store: TokenStore, valid_store: TokenStore | None, s
     from openautoglm.train.loop import train
 
     total = train_store.tokens * settings.passes if settings.passes else settings.tokens
-    bar_started = 0
+    told = 0
     events = train(model, train_store, valid_store, settings, folder, on_validate=on_validate, goal=goal,
                    masks=masks)
     with progress(total, label, "tokens") as bar:
@@ -51,8 +51,10 @@ def drive(model: Any, train_store: TokenStore, valid_store: TokenStore | None, s
                 if event.valid_loss is not None:
                     shown["valid"] = event.valid_loss
                     shown |= dict(event.metrics)
-                bar.advance(event.tokens - bar_started, **shown)
-                bar_started = event.tokens
+                if not told and event.step > 1:  # the steps before were those of an earlier sitting
+                    bar.resume(told := event.tokens)
+                bar.advance(event.tokens - told, **shown)
+                told = event.tokens
                 yield event
         finally:
             events.close()  # type: ignore[attr-defined]

@@ -62,10 +62,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was tried, and which was taken for what reasons."""
+    """What was tried, and which was taken for what reasons; None was where none met all targets."""
 
     tried: tuple[Candidate, ...]
-    chosen: Candidate
+    chosen: Candidate | None
     reasons: tuple[str, ...]
 
     @property
@@ -76,10 +76,21 @@ class Choice:
     def told(self) -> dict[str, Any]:
         """As plain values, for the card."""
         front = {one.name for one in self.front}
-        return {"chosen": self.chosen.name, "reasons": list(self.reasons), "tried": [
+        return {"chosen": self.chosen and self.chosen.name, "reasons": list(self.reasons), "tried": [
             {"name": one.name, "kept": one.kept, "fits": one.fits, "pareto": one.name in front,
              "size_bytes": one.measured.size_bytes, "peak_bytes": one.measured.peak_bytes, "kl": one.measured.kl,
              "tokens_per_s": one.measured.tokens_per_s} for one in self.tried]}
+
+
+class NoneFitsError(CompressError):
+    """No candidate meets all targets; ``choice`` holds what was tried."""
+
+    def __init__(self, tried: Sequence[Candidate]) -> None:
+        best = max(tried, key=lambda one: one.kept, default=None)
+        nearest = f"; {best.name} keeps {best.kept:.3f} with {bytes_text(best.measured.size_bytes)}" if best else ""
+        super().__init__(f"none of {len(tried)} candidates meets all targets{nearest}", where="recipe",
+                         remedy="ask for less quality, or allow more memory or size; or give steps of your own")
+        self.choice = Choice(tuple(tried), None, (self.message,))
 
 
 def candidates(spec: GlmSpec, recipe: Recipe) -> Iterator[Plan]:
@@ -107,14 +118,11 @@ def choose(tried: Sequence[Candidate], recipe: Recipe, metric: str) -> Choice:
     """The smallest that meets all targets.
 
     Raises:
-        CompressError: none does; the nearest is named.
+        NoneFitsError: none does; the nearest is named.
     """
     fitting = [one for one in tried if one.fits]
     if not fitting:
-        best = max(tried, key=lambda one: one.kept, default=None)
-        nearest = f"; {best.name} keeps {best.kept:.3f} with {bytes_text(best.measured.size_bytes)}" if best else ""
-        raise CompressError(f"none of {len(tried)} candidates meets all targets{nearest}", where="recipe",
-                            remedy="ask for less quality, or allow more memory or size; or give steps of your own")
+        raise NoneFitsError(tried)
     chosen = min(fitting, key=lambda one: (one.measured.size_bytes, -one.kept))
     reasons = [f"it keeps {chosen.kept:.3f} of {metric}, at least {recipe.quality:g} was asked",
                f"it is the smallest of {len(fitting)} that meet all targets: {bytes_text(chosen.measured.size_bytes)}"]

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from openautoglm.core import log
 from openautoglm.core.errors import CompressError, DataError
-from openautoglm.core.values import Example, Origin
+from openautoglm.core.values import Example, Origin, Turn
 from openautoglm.data.jsonl import read_examples
 from openautoglm.data.read.paths import resolve
 from openautoglm.data.read.reader import read
+from openautoglm.data.settings import DataSettings
 from openautoglm.evaluate.run import Case, group_cases
 from openautoglm.models.bundle import Bundle
 from openautoglm.pipeline.recovery import Recovery
@@ -81,7 +82,8 @@ def of_run(folder: Path, most: int | None) -> Material:
 
 def of_files(bundle: Bundle, data: Sequence[str], calibration: Sequence[str], most: int | None, *,
              source: str | None = None, target: str | None = None) -> Material:
-    """Records of data files, read as the bundle's own data was, or by other columns.
+    """Records of data files, read as the bundle's own data was, or by other columns; where nothing is known of them,
+    plain text: paragraphs, or lines where no blank line parts them.
 
     Args:
         calibration: files with records that methods are shown; half of `data` where there are none.
@@ -94,16 +96,28 @@ def of_files(bundle: Bundle, data: Sequence[str], calibration: Sequence[str], mo
     groups = group_cases(rows)
     if not shown and len(groups) > 1:
         held = {id(case) for case in groups[1::2]}
-        keys = {(case.source, case.turns) for case in groups if id(case) not in held}
-        shown = [row for row in rows if (row.source, row.turns) in keys]
+        keys = {_key(case.source, case.turns, case.references[0]) for case in groups if id(case) not in held}
+        shown = [row for row in rows if _key(row.source, row.turns, row.target) in keys]
         groups = [case for case in groups if id(case) in held]
         _log.info("half of the records are shown to methods that look at data, the others are measured on")
     return Material(evenly(groups, most), shown or rows)
 
 
+def _key(source: str, turns: tuple[Turn, ...], target: str) -> tuple[object, ...]:
+    """What tells a record from others: what is answered, or the text itself where there is nothing to answer."""
+    return (source, turns) if source or turns else (target,)
+
+
 def _rows(bundle: Bundle, files: Sequence[str], source: str | None, target: str | None) -> Iterable[Example]:
-    settings = data_settings(bundle, files, source, target)
-    found = [row for row in read(resolve(settings.train, Path.cwd()), settings) if isinstance(row, Example)]
+    if source is None and not bundle.card.recipe.get("record"):  # a released checkpoint: plain text
+        settings = DataSettings(train=tuple(files), text=target or "text")
+    else:
+        settings = data_settings(bundle, files, source, target)
+    paths = resolve(settings.train, Path.cwd())
+    found = [row for row in read(paths, settings) if isinstance(row, Example)]
+    if len(found) <= len(paths) and settings.text is not None:  # no blank line in a text file
+        settings = settings.model_copy(update={"text_unit": "line"})
+        found = [row for row in read(paths, settings) if isinstance(row, Example)]
     if not found:
         raise DataError("not one row can be read", where=", ".join(files), remedy="check the columns and the format")
     return found

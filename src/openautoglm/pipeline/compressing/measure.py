@@ -64,8 +64,8 @@ class Measured(Settings):
 
 def size_of(bundle: Bundle) -> int:
     """Bytes of a bundle's files without those that are made of the others."""
-    names = [name for name in bundle.card.files if not is_packed(name)]
-    return sum((bundle.path / name).stat().st_size for name in (*names, CARD_NAME))
+    files = [bundle.path / name for name in (*bundle.card.files, CARD_NAME) if not is_packed(name)]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def measure(bundle: Bundle, parent: Bundle, material: Material, texts: int, evaluate: EvaluateSettings,

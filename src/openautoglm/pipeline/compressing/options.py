@@ -71,5 +71,6 @@ def material_of(bundle: Bundle, path: Path, *, run: Path | None, data: Sequence[
         return found if run is None else Material(found.cases, found.examples, of_run(run, 1).tokens, run)
     if around is None:
         raise CompressError("there is no data to measure on", where="--data",
-                            remedy="give --data FILES, or --run FOLDER of the run that made the bundle")
+                            remedy="give --data FILES (texts, for a released checkpoint), or --run FOLDER of the run "
+                            "that made the bundle")
     return of_run(around, most)

@@ -47,6 +47,11 @@ Step = Annotated[RtnSettings | GptqSettings | AwqSettings | MixedSettings | Prun
                  | MergeLoraSettings, Field(discriminator="method")]
 
 
+def in_short(value: Any) -> Any:
+    """``gptq``, ``auto`` or a list of steps is short for ``{recipe: ...}``."""
+    return {"recipe": value} if isinstance(value, str | list) else value
+
+
 def _named(value: Any) -> Any:
     """``gptq`` is short for ``{method: gptq}``, one step for a list of it."""
     if value == "auto":
@@ -58,7 +63,7 @@ def _named(value: Any) -> Any:
 class Recipe(Settings):
     """What shall be done to a bundle, and what it must still be worth.
 
-    The targets bind ``recipe: auto``; with steps of your own they are checked at the end, and misses are told.
+    The targets bind `recipe: auto`; with steps of your own they are checked at the end, and misses are told.
     """
 
     recipe: Annotated[Literal["auto"] | tuple[Step, ...], BeforeValidator(_named)] = Field(
@@ -67,14 +72,15 @@ class Recipe(Settings):
                            description="Share of the parent's metric that must be kept (of a metric where less is "
                            "better, its inverse).")
     metric: str | None = Field(default=None, description="Metric of the task that counts; left out, bleu where answers "
-                               "are generated, perplexity for plain text.")
+                               "are generated (in a task file: `evaluate.choose_by`), perplexity for plain text.")
     memory: Bytes | None = Field(default=None, description="Peak memory of serving at most.")
     bundle_size: Bytes | None = Field(default=None, description="Bytes of the bundle at most.")
     tokens_per_s: float | None = Field(default=None, gt=0, description="Tokens a second at batch 1, at least.")
     memory_limit: Bytes | None = Field(default=None, description="Memory of the compression itself.")
     cases: int | None = Field(default=300, gt=0, description="Records on which the metric is measured; all when null.")
     texts: int = Field(default=128, gt=0, description="Texts on which divergence and perplexity are measured.")
-    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings, description="How metrics are computed.")
+    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings, description="How metrics are computed; in a "
+                                      "task file as its section `evaluate` says where nothing is given here.")
     calibration: int = Field(default=512, gt=0, description="Records that are given to methods that look at data.")
 
     @field_validator("metric")

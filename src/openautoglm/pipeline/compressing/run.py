@@ -11,11 +11,14 @@ from typing import Any
 from openautoglm.core import log
 from openautoglm.core.errors import BundleError, CompressError
 from openautoglm.core.files import atomic_folder, fingerprint, read_json, write_json
+from openautoglm.core.progress import progress
 from openautoglm.models.bundle import Bundle, open_bundle
 from openautoglm.models.card import CARD_NAME
-from openautoglm.pipeline.compressing.auto import Candidate, Choice, candidates, choose, settled
+from openautoglm.pipeline.compressing.auto import Candidate, Choice, Plan, candidates, choose, settled
+from openautoglm.pipeline.compressing.checks import metric_faults, metric_of, refuse, run_faults, step_faults
 from openautoglm.pipeline.compressing.material import Material
 from openautoglm.pipeline.compressing.measure import Measured, kept, measure
+from openautoglm.pipeline.compressing.plain import open_parent
 from openautoglm.pipeline.compressing.recipe import Recipe, Step, steps_of
 from openautoglm.pipeline.compressing.steps import Around, apply_step
 from openautoglm.pipeline.state import locked
@@ -47,7 +50,8 @@ class Outcome:
 
 def compress_bundle(parent: str | Path | Bundle, out: str | Path, recipe: Recipe, material: Material, *,
                     work: str | Path | None = None, here: Path | None = None) -> Outcome:
-    """Compress a bundle by a recipe, measure what it cost, and write the result with its figures on the card.
+    """Compress a bundle (or the folder of a released checkpoint) by a recipe, measure what that cost, and write the
+    result with its figures on the card.
 
     A call that was stopped goes on where it was, when it is made again with the same arguments.
 
@@ -56,11 +60,13 @@ def compress_bundle(parent: str | Path | Bundle, out: str | Path, recipe: Recipe
         here: where relative paths of the recipe begin; the current folder when None.
 
     Raises:
-        CompressError: `out` is the parent, a step lacks what it needs, or no candidate of ``auto`` keeps the quality.
+        TaskError: the recipe does not fit model and data; nothing was done.
+        CompressError: `out` is the parent, or a step cannot be done.
+        NoneFitsError: no candidate of ``auto`` meets all targets.
         AutoGLMError: as the rooms that do the steps.
         ResourceError: another process works in the folder.
     """
-    bundle = parent if isinstance(parent, Bundle) else open_bundle(parent)
+    bundle = parent if isinstance(parent, Bundle) else open_parent(parent)
     out = Path(out)
     if out.resolve() == bundle.path.resolve():
         raise CompressError("would take the place of its parent", where=str(out), remedy="choose another --output")
@@ -77,7 +83,10 @@ class Job:
 
     def __init__(self, parent: Bundle, recipe: Recipe, material: Material, folder: Path, here: Path) -> None:
         self.parent, self.recipe, self.material, self.folder = parent, recipe, material, folder
-        self.metric = recipe.metric or ("bleu" if material.paired else "perplexity")
+        self.metric = metric_of(recipe, material.paired)
+        fields = any(case.fields for case in material.cases)
+        refuse([*metric_faults(recipe, paired=material.paired, fields=fields), *step_faults(recipe, parent.spec),
+                *run_faults(recipe, run=material.run is not None, tokens=material.tokens is not None)])
         self._around = Around(material, recipe.calibration, recipe.memory_limit, here)
         self._data = fingerprint([[repr(case) for case in material.cases], [repr(row) for row in material.examples],
                                   material.tokens and material.tokens.fingerprint])
@@ -88,6 +97,7 @@ class Job:
         choice = None
         if self.recipe.recipe == "auto":
             choice = self._search(before)
+            assert choice.chosen is not None
             steps: Sequence[Step] = choice.chosen.steps
         else:
             steps = steps_of(self.recipe)
@@ -119,27 +129,34 @@ class Job:
         file = self.folder / f"measured-{fingerprint(asked)[:16]}.json"
         if file.is_file():
             return Measured.model_validate(read_json(file))
+        _log.info("measuring %s", "the parent" if bundle is self.parent else bundle.path.name.rpartition("-")[0])
         found = measure(bundle, self.parent, self.material, self.recipe.texts, self.recipe.evaluate)
         write_json(file, found.model_dump(mode="json"))
         return found
 
     def _search(self, before: Measured) -> Choice:
-        tried: list[Candidate] = []
-        for plan in candidates(self.parent.spec, self.recipe):
-            if plan.needless(tried, self.recipe.quality):
-                continue
-            try:
-                after = self.measured(self.made(plan.steps))
-            except CompressError as error:
-                _log.warning("%s is left out: %s", plan.name, error.message)
-                continue
-            share = kept(self.metric, before, after)
-            tried.append(Candidate(plan.name, plan.steps, after, share, not self._missed(after, share)))
-            _log.info("tried %s: %.3f of %s kept, %s, %.0f tokens/s", plan.name, share, self.metric,
-                      bytes_text(after.size_bytes), after.tokens_per_s["1"])
-            if settled(tried[-1], self.recipe):
-                break
+        tried, plans = list[Candidate](), list(candidates(self.parent.spec, self.recipe))
+        with progress(len(plans), "compress: auto", "candidates") as bar:
+            for plan in plans:
+                bar.update(now=plan.name)
+                if not plan.needless(tried, self.recipe.quality):
+                    tried += self._tried(plan, before)
+                bar.advance()
+                if tried and settled(tried[-1], self.recipe):
+                    break
         return choose(tried, self.recipe, self.metric)
+
+    def _tried(self, plan: Plan, before: Measured) -> list[Candidate]:
+        """The candidate; none where it cannot be made."""
+        try:
+            after = self.measured(self.made(plan.steps))
+        except CompressError as error:
+            _log.warning("%s is left out: %s", plan.name, error.message)
+            return []
+        share = kept(self.metric, before, after)
+        _log.info("tried %s: %.3f of %s kept, %s, %.0f tokens/s", plan.name, share, self.metric,
+                  bytes_text(after.size_bytes), after.tokens_per_s["1"])
+        return [Candidate(plan.name, plan.steps, after, share, not self._missed(after, share))]
 
     def _missed(self, after: Measured, share: float) -> tuple[str, ...]:
         recipe, found = self.recipe, []

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openautoglm.compress.prune.settings import PruneSettings
-from openautoglm.core.errors import CompressError
 from openautoglm.core.extras import require
 from openautoglm.core.files import sha256_file, write_json
-from openautoglm.models.bundle import Bundle, is_packed, open_bundle
+from openautoglm.models.bundle import Bundle, open_bundle
 from openautoglm.models.card import CARD_NAME, Card
 from openautoglm.pipeline.compressing.material import Material
+from openautoglm.pipeline.compressing.plain import copy_files
 from openautoglm.pipeline.compressing.recipe import QUANTISING, DistilStep, KvSettings, MergeLoraSettings, Step
 
 
@@ -38,7 +37,6 @@ def apply_step(step: Step, bundle: Bundle, out: Path, around: Around) -> Bundle:
     """Do one step and write its bundle to `out`; a step that was killed goes on.
 
     Raises:
-        CompressError: the step lacks what it needs.
         AutoGLMError: as the rooms that do it.
     """
     if isinstance(step, QUANTISING):
@@ -71,19 +69,19 @@ def _quantised(step: Any, bundle: Bundle, out: Path, around: Around) -> Bundle:
 
 def _pruned(step: PruneSettings, bundle: Bundle, out: Path, around: Around) -> Bundle:
     require("torch", "train")
+    from openautoglm.data.tokens import store_from_ids
     from openautoglm.pipeline.pruning import prune_bundle
+    from openautoglm.pipeline.recovery import Recovery
 
-    if around.material.tokens is None and (step.recover.passes or step.needs_data):
-        raise CompressError("pruning trains what is left, and there is no run to take tokens from", where="prune",
-                            remedy="give --run FOLDER, or recover: {passes: 0} and a score that needs no data")
-    return prune_bundle(bundle, out, step, around.material.tokens)
+    tokens = around.material.tokens
+    if tokens is None and step.needs_data:
+        tokens = Recovery(store_from_ids((ids, 1) for ids in around.material.calibration(bundle, around.calibration)))
+    return prune_bundle(bundle, out, step, tokens)
 
 
 def _distilled(step: DistilStep, bundle: Bundle, out: Path, around: Around) -> Bundle:
     run = around.material.run
-    if run is None:
-        raise CompressError("a student is trained, and there is no run to take examples from", where="distill",
-                            remedy="give --run FOLDER of the run that made the bundle")
+    assert run is not None
     require("torch", "train")
     from openautoglm.pipeline.distil import DistilFacts, distil_bundle
     from openautoglm.pipeline.recovery import training_of
@@ -129,8 +127,7 @@ def _with_card(bundle: Bundle, out: Path, recipe: dict[str, Any]) -> Bundle:
 
     entry = {"method": "kv", "format": recipe["engine"]["cache"]}
     with atomic_folder(out) as part:
-        for name in _files(bundle):
-            shutil.copyfile(bundle.path / name, part / name)
+        copy_files(bundle, part)
         write_json(part / CARD_NAME, with_recipe(bundle.card, {**recipe, **_noted(bundle, entry)}, part).model_dump(
             mode="json"))
     return open_bundle(out)
@@ -141,6 +138,3 @@ def with_recipe(card: Card, recipe: dict[str, Any], folder: Path) -> Card:
     files = {file.name: sha256_file(file) for file in sorted(folder.iterdir()) if file.name != CARD_NAME}
     return card.model_copy(update={"recipe": {**card.recipe, **recipe}, "files": files})
 
-
-def _files(bundle: Bundle) -> Iterator[str]:
-    return (name for name in bundle.card.files if not is_packed(name) or (bundle.path / name).is_file())

@@ -16,11 +16,12 @@ from openautoglm.pipeline.report.chapters import (
     summary_chapter,
     training_chapter,
 )
+from openautoglm.pipeline.report.compression import compression_chapter
 from openautoglm.pipeline.report.facts import RunFacts, read_facts
 
 _CHAPTERS = (("Summary", summary_chapter), ("Data", data_chapter), ("Search", search_chapter),
-             ("Training", training_chapter), ("Scores", score_chapter), ("Samples", sample_chapter),
-             ("Settings", settings_chapter))
+             ("Training", training_chapter), ("Scores", score_chapter),
+             ("Compression", compression_chapter), ("Samples", sample_chapter), ("Settings", settings_chapter))
 
 
 def write_report(folder: Path, output: Path | None = None) -> Path:
@@ -50,5 +51,6 @@ def summary(facts: RunFacts) -> dict[str, Any]:
         "name": facts.task["name"], "stages": facts.state.get("stages", {}),
         "rows": {"read": facts.quality["rows_read"], "kept": facts.quality["rows_out"]} if facts.quality else None,
         "plan": facts.plan, "search": facts.facts("search"), "training": facts.facts("train"), "decoding": chosen,
+        "compression": facts.facts("compress") or None,
         "scores": {split: by[chosen] for split, by in scores.get("splits", {}).items()} if chosen else None,
         "files": facts.facts("export").get("files"), "versions": (facts.card or {}).get("versions")}

@@ -26,8 +26,9 @@ class ExportStage:
     format = 2
 
     def inputs(self, run: Run) -> Any:
-        """Where copies go, what is packed, and the name."""
-        return {**run.task.export.model_dump(mode="json"), "name": run.task.name}
+        """Where copies go and what they are copies of, what is packed, and the name."""
+        smaller = {"compressed": run.state.begun("compress")} if run.task.compress and run.task.export.to else {}
+        return {**run.task.export.model_dump(mode="json"), "name": run.task.name, **smaller}
 
     def results(self, run: Run) -> Sequence[Path]:
         """The bundle and its copies."""
@@ -44,8 +45,9 @@ class ExportStage:
                               template=trained.template, dtype=trained.card.dtype, card_facts=card_facts(run),
                               more=lambda folder: pack_weights(folder, run.task.export.packed))
         for path in run.task.export.to:
-            written = export_model(bundle, run.base / path)
-            _log.info("exported %s", written.path)
+            written = export_model(bundle if run.result == run.bundle else run.result, run.base / path)
+            _log.info("exported %s, of the %s bundle", written.path,
+                      "trained" if run.result == run.bundle else "compressed")
             for note in written.notes:
                 _log.warning("%s: %s", written.path.name, note)
         return {"bundle": str(run.bundle),

@@ -6,6 +6,7 @@ from openautoglm.core.files import write_json
 from openautoglm.pipeline.context import Run
 from openautoglm.pipeline.run import Stage, Walk, walk
 from openautoglm.pipeline.stages.clean import CleanStage
+from openautoglm.pipeline.stages.compress import CompressStage
 from openautoglm.pipeline.stages.evaluate import EvaluateStage
 from openautoglm.pipeline.stages.export import ExportStage
 from openautoglm.pipeline.stages.plan import PlanStage
@@ -16,7 +17,7 @@ from openautoglm.pipeline.stages.tokenizer import TokenizerStage
 from openautoglm.pipeline.stages.train import TrainStage
 
 STAGES: tuple[Stage, ...] = (CleanStage(), TokenizerStage(), PlanStage(), SearchStage(), TrainStage(),
-                             SelfDistillStage(), EvaluateStage(), ExportStage(), ReportStage())
+                             SelfDistillStage(), EvaluateStage(), CompressStage(), ExportStage(), ReportStage())
 
 
 def run_stages(run: Run, *, until: str | None = None, from_: str | None = None, fresh: bool = False) -> dict[str, str]:

@@ -20,8 +20,8 @@ class ReportStage:
     format = 1
 
     def inputs(self, run: Run) -> Any:
-        """Nothing of its own."""
-        return None
+        """Nothing of its own but what compression did, where the task asks for it."""
+        return run.state.begun("compress") if run.task.compress else None
 
     def results(self, run: Run) -> Sequence[Path]:
         """The page."""
