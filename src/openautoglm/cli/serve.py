@@ -20,9 +20,11 @@ from openautoglm.cli.serve_places import (
     NoKeys,
     Places,
     Preload,
+    Profile,
     budget,
     check,
     open_places,
+    profiled,
 )
 from openautoglm.core.errors import TaskError
 
@@ -78,6 +80,7 @@ def serve(
                                                      + _PEM)] = None,
     otlp: Annotated[str | None, typer.Option(help="Send traces there, e.g. http://127.0.0.1:4318/v1/traces.")] = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
+    profile: Profile = None,
 ) -> None:
     """Serve a bundle, or the models of a registry, over HTTP until a signal comes.
 
@@ -90,6 +93,8 @@ def serve(
     _need_extra(grpc=grpc_port is not None)
     program = program_settings({"target": target, "quantise": quantise, "group": group, "threads": threads,
                                 "memory_limit": memory_limit, "cache_tokens": cache_tokens})
+    if profile is not None:
+        program = profiled(program, profile)
     engine = _given(max_batch=max_batch, max_batch_tokens=max_batch_tokens, max_wait=max_wait, min_batch=min_batch)
     rest = {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key, "tls_clients": tls_clients,
             "shutdown_timeout_s": shutdown_timeout, "log_prompts": log_prompts,

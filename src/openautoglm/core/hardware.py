@@ -85,7 +85,12 @@ def _cores(quota: float | None) -> int:
 
 
 def _memory(meminfo: Path) -> tuple[int, int]:
-    """Bytes in all and available, as the kernel counts them."""
+    """Bytes in all and available, as the kernel counts them; of systems without this file as psutil knows them."""
+    if not meminfo.is_file():
+        import psutil
+
+        found = psutil.virtual_memory()
+        return int(found.total), int(found.available)
     facts = {}
     for line in meminfo.read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")
