@@ -57,8 +57,8 @@ def check_up(model: str, machine: Machine, wishes: Wishes) -> CheckUp:
 
     program = program_settings(wishes.program)
     with _folder(model) as folder:
-        demand = demand_of(folder, program, name=model if not model.startswith(_SCHEME) else str(folder),
-                           machine=machine, connections=_connections(wishes.verb), nice=wishes.nice)
+        demand = demand_of(folder, program, name=None if model.startswith(_SCHEME) else model, machine=machine,
+                           connections=_connections(wishes.verb), nice=wishes.nice)
     findings = examine_model(demand, machine, look())
     asked = program.model_dump(mode="json", include={"quantise", "cache", "load"}, exclude_unset=True)
     made = profile_of(findings, demand)
@@ -80,7 +80,8 @@ def _folder(model: str) -> Iterator[Path]:
         return
     path = Path(model)
     if path.is_file():
-        yield open_bundle(path).path
+        bundle = open_bundle(path)  # what it was unpacked to lives as long as this
+        yield bundle.path
         return
     if not path.is_dir():
         raise BundleError("does not exist", where=model, remedy="give a bundle (folder, .zip or .pkl), the folder of a "
@@ -118,7 +119,7 @@ def apply(checked: CheckUp, path: Path, start: Sequence[str]) -> None:
     typer.echo(f"{', '.join(done) or 'nothing was to be set'}; starting {' '.join(start)}", err=True)
     sys.stdout.flush()
     try:
-        os.execvp(start[0], list(start))  # nosec B606  # the user's own command, no shell
+        os.execvp(start[0], list(start))
     except OSError as error:
         raise TaskError(f"cannot be started: {error.strerror}", where=start[0],
                         remedy="write the command behind --, e.g. -- autoglm serve MODEL") from error

@@ -93,16 +93,19 @@ def budget(more: Mapping[str, Any]) -> int | None:
         raise TaskError(str(error), where="--memory-budget", remedy="write a size such as 8GiB") from error
 
 
-def profiled(program: ProgramSettings, path: Path) -> ProgramSettings:
+def profiled(path: Path | None, program: ProgramSettings) -> ProgramSettings:
     """Set this process as a launch profile says; returns how models are loaded then.
 
     Args:
+        path: of the profile; None: there is none.
         program: options of the command line, which go before the profile's.
 
     Raises:
         TaskError: the profile cannot be read.
         ResourceError: the system refuses something that it says.
     """
+    if path is None:
+        return program
     from openautoglm.core.process import apply
     from openautoglm.pipeline.profile import read_profile, with_profile
 

@@ -6,7 +6,7 @@ import shlex
 
 from openautoglm.core.hardware import GIB, Machine
 from openautoglm.core.kernel import UNLIMITED, Kernel
-from openautoglm.core.needs import RUN_MODELS, Demand, Finding, Status
+from openautoglm.core.needs import RUN_MODELS, Demand, Finding
 
 MIB = 1 << 20
 CALM_SWAPPINESS = 10
@@ -39,7 +39,7 @@ def fits(demand: Demand, machine: Machine) -> Finding:
         parts += f", the limit is {size(limit)}"
         room = min(room, limit)
     if demand.load == "map" and demand.packed:
-        return _mapped(demand, machine, parts, room, "ok")
+        return _mapped(demand, machine, parts, room)
     if demand.process_bytes <= room:
         return Finding("model in memory", "ok", parts, settings={"program.cache_tokens": demand.cache_tokens})
     tokens = (room - demand.fixed_bytes) // max(demand.token_bytes, 1) // demand.page_tokens * demand.page_tokens
@@ -52,11 +52,11 @@ def fits(demand: Demand, machine: Machine) -> Finding:
                        "they do not fit: each step reads them again, at the disk's speed",
                        settings={"program.load": "stream", "program.cache_tokens": demand.least_tokens})
     if demand.packed:
-        return _mapped(demand, machine, parts, room, "warning")
+        return _mapped(demand, machine, parts, room)
     return _too_large(demand, machine, parts)
 
 
-def _mapped(demand: Demand, machine: Machine, parts: str, room: int, status: Status) -> Finding:
+def _mapped(demand: Demand, machine: Machine, parts: str, room: int) -> Finding:
     """Weights are read from their file as they are used: all of them in each step, so they should stay cached."""
     held = demand.process_bytes - demand.weight_bytes
     tokens = demand.cache_tokens
@@ -66,7 +66,7 @@ def _mapped(demand: Demand, machine: Machine, parts: str, room: int, status: Sta
         if tokens < demand.least_tokens:
             return _too_large(demand, machine, parts)
     slow = held + demand.weight_bytes > room
-    return Finding("model in memory", "warning" if slow else status, parts,
+    return Finding("model in memory", "warning" if slow else "ok", parts,
                    "its packed file must be mapped, not copied; what does not stay in memory is read again in each "
                    "step, at the disk's speed" if slow else "",
                    settings={"program.load": "map", "program.cache_tokens": tokens})

@@ -28,7 +28,7 @@ def cores(machine: Machine, kernel: Kernel) -> int:
 def quota(demand: Demand, machine: Machine, kernel: Kernel) -> Finding:
     """A quota lets all threads run and then stops them all, so threads beyond it make pauses, not speed."""
     most = cores(machine, kernel)
-    threads = demand.threads or len(kernel.allowed_cpus) or machine.cores
+    threads = demand.threads or most
     settings = {"program.threads": min(threads, most)}
     if kernel.quota is None:
         return Finding("CPU quota", "ok", "none", settings=settings)

@@ -91,7 +91,7 @@ class Demand:
         load: how weights come into memory, where somebody said so: ``copy``, ``map`` or ``stream``.
         smaller: by what one can do, such as ``--quantise int4``, what the process would take then.
         pack: the command that writes the packed file; empty where the target knows none.
-        threads: that compute; None: as many as there are processors.
+        threads: that compute, where somebody said so.
         nice: priority asked for; limit_bytes: the memory limit asked for.
         connections: that the server takes at once; 0 for verbs that are no servers.
     """

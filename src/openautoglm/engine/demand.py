@@ -35,14 +35,14 @@ def demand_of(folder: Path, program: ProgramSettings, *, name: str | None = None
     facts, packed = weigh_checkpoint(folder, plan)
     shape = plan.cache
     smaller = {} if plan.quantise is not None or is_quantised(folder) else {
-        f"--quantise {form}": _quantised_bytes(folder, plan, form) for form in _SMALLER}
-    native = plan.family == "native"
+        f"--quantise {form}": facts.base_bytes + _quantised_bytes(folder, plan, form) for form in _SMALLER}
+    packs = plan.family == "native" and name in (None, str(folder))  # what an archive was unpacked to will be gone
     return Demand(
         model=name or str(folder), target=plan.target, weight_bytes=facts.weight_bytes,
         work_bytes=facts.activation_bytes,
         base_bytes=facts.base_bytes, token_bytes=shape.page_bytes // shape.page_size, page_tokens=shape.page_size,
         cache_tokens=shape.slots, longest=plan.spec.max_positions, cache_asked=program.cache_tokens is not None,
-        packed=packed, load=program.load, smaller=smaller, pack=_pack_command(folder, program) if native else "",
+        packed=packed, load=program.load, smaller=smaller, pack=_pack_command(folder, program) if packs else "",
         threads=program.threads, nice=nice, limit_bytes=program.memory_limit, connections=connections)
 
 
@@ -58,9 +58,9 @@ def _plan(folder: Path, program: ProgramSettings, machine: Machine) -> Plan:
 
 
 def _quantised_bytes(folder: Path, plan: Plan, form: str) -> int:
-    """What the process would take with weights in another form."""
+    """What the program would take with weights in another form."""
     recipe = Quantisation.model_validate({"format": form})
-    return weigh_checkpoint(folder, replace(plan, quantise=recipe))[0].process_bytes
+    return weigh_checkpoint(folder, replace(plan, quantise=recipe))[0].total_bytes
 
 
 def _pack_command(folder: Path, program: ProgramSettings) -> str:

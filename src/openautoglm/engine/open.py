@@ -50,7 +50,7 @@ class ProgramSettings(Settings):
         max_wanted: most rows of a step that give logits, so the most sequences that decode together.
         load: of the native target: copy weights into memory, map or stream a packed file, or decide by the memory.
         memory_limit: bytes for the process: what it holds already, weights, cache and activations.
-        threads: of the native target; the cores that may be used when None.
+        threads: of the native target; as many as processors and the CPU quota allow when None.
         nice: added to the priority of the threads.
     """
 

@@ -56,7 +56,7 @@ def load_program(model: str | Path | OnDisk, target: str = "torch:cpu", *, dtype
         memory_limit: bytes that the process may take: what it holds already, weights, cache and activations (on a GPU,
             these three on its device). Where they take more, the cache gets fewer pages, and ``native`` streams weights
             from a packed file, as far as needed and with a warning.
-        threads: that compute (``native``); None: one for each processor.
+        threads: that compute (``native``); None: as many as processors and the CPU quota allow.
         cpus: processors of the threads but the first, which is the caller's; empty: the system decides.
         nice: priority of these threads, 0 to 19.
 
