@@ -119,7 +119,7 @@ def apply(checked: CheckUp, path: Path, start: Sequence[str]) -> None:
     typer.echo(f"{', '.join(done) or 'nothing was to be set'}; starting {' '.join(start)}", err=True)
     sys.stdout.flush()
     try:
-        os.execvp(start[0], list(start))
+        os.execvp(start[0], list(start))  # nosec B606  # the user's own command, no shell
     except OSError as error:
         raise TaskError(f"cannot be started: {error.strerror}", where=start[0],
                         remedy="write the command behind --, e.g. -- autoglm serve MODEL") from error
