@@ -180,3 +180,9 @@ print(json.dumps({"taken": peak() - before, "loaded": loaded, "told": facts.tota
     assert 0.9 * found["process"] < found["peak"] <= found["process"], found
     largest = 8000 * 512 * 4  # the head, or the table, in fp32: what may be in memory beside the weights
     assert found["loaded"] < found["weights"] + 1.1 * largest + (4 << 20), found
+
+
+def test_a_quota_bounds_the_threads_that_nobody_named(packed_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openautoglm.core.limits.cpu_limit", lambda root: 1.5)
+    assert load(packed_folder[0], threads=None).threads == 1
+    assert load(packed_folder[0], threads=2).threads == 2

@@ -20,9 +20,11 @@ from openautoglm.cli.serve_places import (
     NoKeys,
     Places,
     Preload,
+    Profile,
     budget,
     check,
     open_places,
+    profiled,
 )
 from openautoglm.core.errors import TaskError
 
@@ -48,7 +50,7 @@ def serve(
     bundle: Annotated[Path | None, typer.Argument(help="A bundle (folder, .zip or .pkl), or the folder of a released "
                                                   "GLM checkpoint.", metavar="[BUNDLE]")] = None,
     registry: Models = None, store: Folder = None, memory_budget: Budget = None, preload: Preload = None,
-    response_cache: Cache = False, keys: Keys = None, no_keys: NoKeys = False,
+    response_cache: Cache = False, keys: Keys = None, no_keys: NoKeys = False, profile: Profile = None,
     name: Annotated[str | None, typer.Option(help="The model's name for clients; left out, the bundle's own.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0: any.")] = 8080,
@@ -91,8 +93,9 @@ def serve(
     from openautoglm.pipeline.engines import program_settings
 
     _need_extra(grpc=grpc_port is not None)
-    program = program_settings({"target": target, "quantise": quantise, "group": group, "threads": threads,
-                                "memory_limit": memory_limit, "cache_tokens": cache_tokens})
+    program = profiled(profile, program_settings({
+        "target": target, "quantise": quantise, "group": group, "threads": threads, "memory_limit": memory_limit,
+        "cache_tokens": cache_tokens}))
     engine = _given(max_batch=max_batch, max_batch_tokens=max_batch_tokens, max_wait=max_wait, min_batch=min_batch)
     rest = {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key, "tls_clients": tls_clients,
             "shutdown_timeout_s": shutdown_timeout, "log_prompts": log_prompts,

@@ -14,6 +14,7 @@ from openautoglm.core import log
 from openautoglm.core.errors import TaskError
 
 if TYPE_CHECKING:
+    from openautoglm.engine.open import ProgramSettings
     from openautoglm.serve.guard.guard import Guard
     from openautoglm.serve.registry.registry import Registry
 
@@ -31,6 +32,8 @@ Cache = Annotated[bool, typer.Option("--response-cache", help="Answer the same r
 Keys = Annotated[str | None, typer.Option("--keys", metavar="[FILE|URL]", help="Ask for keys, those of this registry; "
                                           "with --registry they are asked for anyway.")]
 NoKeys = Annotated[bool, typer.Option("--no-keys", help="Ask for no keys; on loopback only.")]
+Profile = Annotated[Path | None, typer.Option("--profile", envvar="OPENAUTOGLM_PROFILE", help="Launch profile that "
+                                              "`autoglm doctor --model --apply` wrote; options given here go before.")]
 _VERB = "autoglm serve"
 _WITH_REGISTRY = {"memory_budget": "--memory-budget", "preload": "--preload", "response_cache": "--response-cache"}
 
@@ -88,6 +91,28 @@ def budget(more: Mapping[str, Any]) -> int | None:
         return int(parse_bytes(more["memory_budget"]))
     except ValueError as error:
         raise TaskError(str(error), where="--memory-budget", remedy="write a size such as 8GiB") from error
+
+
+def profiled(path: Path | None, program: ProgramSettings) -> ProgramSettings:
+    """Set this process as a launch profile says; returns how models are loaded then.
+
+    Args:
+        path: of the profile; None: there is none.
+        program: options of the command line, which go before the profile's.
+
+    Raises:
+        TaskError: the profile cannot be read.
+        ResourceError: the system refuses something that it says.
+    """
+    if path is None:
+        return program
+    from openautoglm.core.process import apply
+    from openautoglm.pipeline.profile import read_profile, with_profile
+
+    profile = read_profile(path)
+    done = apply(profile.process)
+    log.get(__name__).info("profile %s: %s", path, ", ".join(done) or "nothing of the process is set")
+    return with_profile(program, profile)
 
 
 def open_places(places: Places, host: str, stack: ExitStack) -> tuple[Registry | None, Guard]:

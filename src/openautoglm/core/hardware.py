@@ -68,7 +68,7 @@ def probe(root: Path = Path("/")) -> Machine:
     if limit is not None and used is not None:
         available = min(available, max(limit - used, 0))
     return Machine(
-        cores=_cores(limits.cpu_limit(root)),
+        cores=usable_cores(root),
         memory_bytes=total if limit is None else min(total, limit),
         available_bytes=available,
         limit_bytes=limit,
@@ -79,13 +79,20 @@ def probe(root: Path = Path("/")) -> Machine:
     )
 
 
-def _cores(quota: float | None) -> int:
+def usable_cores(root: Path = Path("/")) -> int:
+    """Processors that this process can keep busy, after affinity and control group quota; at least 1."""
+    quota = limits.cpu_limit(root)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores if quota is None else max(1, min(cores, int(quota)))
 
 
 def _memory(meminfo: Path) -> tuple[int, int]:
-    """Bytes in all and available, as the kernel counts them."""
+    """Bytes in all and available, as the kernel counts them; of systems without this file as psutil knows them."""
+    if not meminfo.is_file():
+        import psutil
+
+        found = psutil.virtual_memory()
+        return int(found.total), int(found.available)
     facts = {}
     for line in meminfo.read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")

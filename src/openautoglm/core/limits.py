@@ -17,7 +17,7 @@ def memory_limit_bytes(root: Path = Path("/")) -> int | None:
     limits = []
     for folder in _folders(root, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
-            value = _number(folder / name)
+            value = number(folder / name)
             if value is not None and value < UNLIMITED_FROM_BYTES:
                 limits.append(value)
     return min(limits, default=None)
@@ -26,10 +26,29 @@ def memory_limit_bytes(root: Path = Path("/")) -> int | None:
 def memory_used_bytes(root: Path = Path("/")) -> int | None:
     """Return what the limited group uses now, less the file cache that the kernel can take back; or None."""
     for folder in _folders(root, "memory"):
-        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
-        used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes")
+        limit = number(folder / "memory.max") or number(folder / "memory.limit_in_bytes")
+        used = number(folder / "memory.current") or number(folder / "memory.usage_in_bytes")
         if used is not None and limit is not None and limit < UNLIMITED_FROM_BYTES:
             return max(used - _inactive_file_bytes(folder / "memory.stat"), 0)
+    return None
+
+
+def memory_high_bytes(root: Path = Path("/")) -> int | None:
+    """Return from where on the kernel slows this process down to take memory back, or None."""
+    return min(_values(root, "memory", "memory.high"), default=None)
+
+
+def swap_limit_bytes(root: Path = Path("/")) -> int | None:
+    """Return how much swap this process may use, or None where no group bounds it; version 2 alone."""
+    return min(_values(root, "memory", "memory.swap.max"), default=None)
+
+
+def throttled(root: Path = Path("/")) -> int | None:
+    """Return how often the group of this process was stopped because its CPU quota was used up, or None."""
+    for folder in _folders(root, "cpu"):
+        found = dict(line.split(None, 1) for line in text(folder / "cpu.stat").splitlines() if " " in line)
+        if found.get("nr_throttled", "").isdigit():
+            return int(found["nr_throttled"])
     return None
 
 
@@ -43,17 +62,23 @@ def cpu_limit(root: Path = Path("/")) -> float | None:
     return min(limits, default=None)
 
 
+def _values(root: Path, controller: str, name: str) -> list[int]:
+    """The numbers in a file of all levels; ``max`` and absent ones are left out."""
+    found = (number(folder / name) for folder in _folders(root, controller))
+    return [value for value in found if value is not None and value < UNLIMITED_FROM_BYTES]
+
+
 def _quota(folder: Path) -> tuple[int | None, int | None]:
-    modern = _text(folder / "cpu.max").split()
+    modern = text(folder / "cpu.max").split()
     if len(modern) == 2:
         return (int(modern[0]) if modern[0].isdigit() else None), int(modern[1])
-    return _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+    return number(folder / "cpu.cfs_quota_us"), number(folder / "cpu.cfs_period_us")
 
 
 def _folders(root: Path, controller: str) -> Iterator[Path]:
     """The folders of our group and of its ancestors, for version 1 and version 2, own group first."""
     mounted = root / "sys/fs/cgroup"
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for line in text(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if controllers == "":
             tops = [mounted, mounted / "unified"]
@@ -67,17 +92,18 @@ def _folders(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _inactive_file_bytes(path: Path) -> int:
-    facts = dict(line.split(None, 1) for line in _text(path).splitlines() if " " in line)
+    facts = dict(line.split(None, 1) for line in text(path).splitlines() if " " in line)
     value = facts.get("total_inactive_file", facts.get("inactive_file", "0"))
     return int(value) if value.isdigit() else 0
 
 
-def _number(path: Path) -> int | None:
-    text = _text(path).strip()
-    return int(text) if text.removeprefix("-").isdigit() else None
+def number(path: Path) -> int | None:
+    """The whole number in a kernel file; None where there is none."""
+    found = text(path).strip()
+    return int(found) if found.removeprefix("-").isdigit() else None
 
 
-def _text(path: Path) -> str:
+def text(path: Path) -> str:
     """The text of a kernel file; empty where it is absent or may not be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")

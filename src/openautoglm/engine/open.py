@@ -50,8 +50,8 @@ class ProgramSettings(Settings):
         max_wanted: most rows of a step that give logits, so the most sequences that decode together.
         load: of the native target: copy weights into memory, map or stream a packed file, or decide by the memory.
         memory_limit: bytes for the process: what it holds already, weights, cache and activations.
-        threads: of the native target; when None, the cores that may be used, and in small steps a single one where
-            that is measured to be faster.
+        threads: of the native target; when None, as many as processors and the CPU quota allow, and in small steps a
+            single one where that is measured to be faster.
         nice: added to the priority of the threads.
     """
 
@@ -91,14 +91,23 @@ def open_engine(folder: str | Path, program: ProgramSettings | None = None, engi
     spec = read_spec(path)
     target = best_target(spec) if settings.target == "auto" else settings.target
     dtype = settings.dtype or stored_type(path)
-    exact = dtype == "fp32" and settings.quantise is None and not is_quantised(path)
-    cache = settings.cache or recommended_cache(path) or ("fp32" if exact else "bf16")
+    cache = cache_format(path, settings)
     pages = cache_pages(spec, settings, cache)
     loaded = load_program(
         path, target, dtype=dtype, quantise=settings.quantise, cache=cache, page_size=PAGE_SIZE, pages=pages,
         max_rows=settings.max_rows, max_wanted=settings.max_wanted, load=settings.load,
         memory_limit=settings.memory_limit, threads=settings.threads, nice=settings.nice)
     return Engine(loaded, engine, stop_ids=stop_ids, vocab_size=vocab_size, hidden=lambda: load_hidden(path, loaded))
+
+
+def cache_format(folder: Path, settings: ProgramSettings) -> CacheFormat:
+    """How keys and values are kept: as asked for, as the card recommends, else by the type of the weights.
+
+    Raises:
+        BundleError: the configuration or the card is damaged.
+    """
+    exact = (settings.dtype or stored_type(folder)) == "fp32" and settings.quantise is None and not is_quantised(folder)
+    return settings.cache or recommended_cache(folder) or ("fp32" if exact else "bf16")
 
 
 def recommended_cache(folder: Path) -> CacheFormat | None:
@@ -160,12 +169,17 @@ def pack(folder: str | Path, program: ProgramSettings | None = None) -> Path:
     return pack_checkpoint(path, settings.quantise, settings.dtype or stored_type(path), threads=settings.threads)
 
 
-def cache_pages(spec: GlmSpec, settings: ProgramSettings, cache: CacheFormat) -> int:
-    """Pages of the cache: as many tokens as asked for, or what sequences of full length need and memory allows."""
+def cache_pages(spec: GlmSpec, settings: ProgramSettings, cache: CacheFormat, free: int | None = None) -> int:
+    """Pages of the cache: as many tokens as asked for, or what sequences of full length need and memory allows.
+
+    Args:
+        free: bytes that are free; None: those of this machine.
+    """
     if settings.cache_tokens is not None:
         return -(-settings.cache_tokens // PAGE_SIZE)
     page = CacheShape(spec.layers, spec.kv_heads, spec.head_dim, PAGE_SIZE, 1, cache).page_bytes
-    free = probe().available_bytes
+    if free is None:
+        free = probe().available_bytes
     if settings.memory_limit is not None:
         free = min(free, max(settings.memory_limit - resident_bytes(), 0))
     longest = -(-spec.max_positions // PAGE_SIZE)

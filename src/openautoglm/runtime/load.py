@@ -18,13 +18,14 @@ from openautoglm.graph.rules.registry import rules_for
 from openautoglm.models.checkpoint import read_spec
 from openautoglm.runtime.cache import CacheFormat, CacheShape
 from openautoglm.runtime.memory import fewer_pages, refuse
-from openautoglm.runtime.program import ComputeType, LoadMode, Plan, Program
+from openautoglm.runtime.program import ComputeType, Facts, LoadMode, Plan, Program
 from openautoglm.runtime.tensors import Checkpoint
 from openautoglm.runtime.weights import check_weights
 
 TARGETS = {"torch": "openautoglm.runtime.torch_program", "native": "openautoglm.runtime.native_load"}
 """Modules that make programs: `weigh(graph, plan)` gives `Facts`, `lower(graph, checkpoint, plan)` a `Program`; perhaps
-`share(graph, checkpoint, plan, program)` one on the weights and the cache of another."""
+`share(graph, checkpoint, plan, program)` one on the weights and the cache of another, and `weigh_packed(graph, plan,
+checkpoint)` the `Facts`, and whether a packed file fits."""
 _PACKAGES = {"torch": ("torch", "train")}
 
 
@@ -55,8 +56,8 @@ def load_program(model: str | Path | OnDisk, target: str = "torch:cpu", *, dtype
         memory_limit: bytes that the process may take: what it holds already, weights, cache and activations (on a GPU,
             these three on its device). Where they take more, the cache gets fewer pages, and ``native`` streams weights
             from a packed file, as far as needed and with a warning.
-        threads: that compute (``native``); None: one for each processor, a single one in small steps where that is
-            measured to be faster.
+        threads: that compute (``native``); None: as many as processors and the CPU quota allow, a single one in small
+            steps where that is measured to be faster.
         cpus: processors of the threads but the first, which is the caller's; empty: the system decides.
         nice: priority of these threads, 0 to 19.
 
@@ -79,6 +80,25 @@ def load_program(model: str | Path | OnDisk, target: str = "torch:cpu", *, dtype
         plan = _adapt(graph, checkpoint, plan, memory_limit)
     program: Program = maker.lower(graph, checkpoint, plan)
     return program
+
+
+def weigh_checkpoint(folder: Path, plan: Plan) -> tuple[Facts, bool]:
+    """Say what a program would take, all weights in memory, and whether a packed file of them can be mapped.
+
+    No weight is read, and no cache is taken.
+
+    Raises:
+        BundleError, SpecError, GraphError, ResourceError, MissingExtraError: as of `load_program`.
+    """
+    maker, checkpoint = _maker(plan), Checkpoint(folder)
+    graph = _graph(plan, True, checkpoint)
+    check_weights(graph, checkpoint)
+    if not hasattr(maker, "weigh_packed"):
+        facts: Facts = maker.weigh(graph, plan)
+        return facts, False
+    small = replace(plan, cache=replace(plan.cache, pages=1))
+    facts, packed = maker.weigh_packed(graph, small, checkpoint)
+    return replace(facts, cache_bytes=plan.cache.bytes), packed
 
 
 def load_hidden(model: str | Path | OnDisk, program: Program, *, rules: bool | Iterable[Rule] = True,

@@ -41,6 +41,12 @@ def weigh(graph: Graph, plan: Plan, checkpoint: Checkpoint | None = None) -> Fac
     return Prepared(graph, plan, checkpoint).facts()
 
 
+def weigh_packed(graph: Graph, plan: Plan, checkpoint: Checkpoint) -> tuple[Facts, bool]:
+    """As `weigh`, and whether a packed file that fits lies beside the checkpoint."""
+    prepared = Prepared(graph, plan, checkpoint)
+    return prepared.facts(), _fitting(prepared, checkpoint) is not None
+
+
 def lower(graph: Graph, checkpoint: Checkpoint, plan: Plan) -> NativeProgram:
     """Make a program of a graph whose weights `check_weights` has found whole.
 

@@ -5,7 +5,6 @@ The KV cache, the arena of values and the weights are one block of memory each, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openautoglm.core.errors import GraphError, ResourceError
+from openautoglm.core.hardware import usable_cores
 from openautoglm.graph.ir import Graph
 from openautoglm.runtime.layout import Int32, Layout
 from openautoglm.runtime.lowered import Bound, Lowered
@@ -108,7 +108,7 @@ class Prepared:
         if plan.cache.page_size % LEAST_PAGE:
             raise ResourceError(f"pages of {plan.cache.page_size} tokens do not fit the native target",
                                 where=plan.target, remedy=f"use a page_size that {LEAST_PAGE} divides")
-        threads = plan.threads or len(os.sched_getaffinity(0))
+        threads = plan.threads or usable_cores()
         shape = plan.cache
         try:
             team = self.extension.Team(threads, "", list(plan.cpus), plan.nice)

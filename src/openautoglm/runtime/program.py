@@ -34,8 +34,8 @@ class Plan:
         quantise: how linears were quantised when the graph was rewritten; None: not at all.
         load: how weights come into memory; native only.
         stream_bytes: bytes that streamed weights may take in memory; `load` is ``stream`` then.
-        threads: that compute, native only; None: as many as there are processors, and in small steps a single one
-            where that is measured to be faster.
+        threads: that compute, native only; None: as many as processors and the CPU quota allow, and in small steps a
+            single one where that is measured to be faster.
         cpus: processors of the threads but the first, which is the caller's own; empty: the system decides.
         nice: priority of these threads, 0 (usual) to 19 (last).
     """
