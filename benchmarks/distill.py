@@ -109,15 +109,14 @@ def learn(cell: Cell, folder: Path) -> dict[str, Any]:
     found = {"parameters": student.spec.parameters, "tokens": last["tokens"], "target_tokens": last["target_tokens"],
              "steps": last["step"], "passes": round(last["passes"], 3), "loss": last["loss"],
              "seconds": round(time.monotonic() - started, 1)}
-    return found | {"bleu": bleu(student, cell)}
+    return found | {"bleu": bleu(student, cell.run, cell.options.cases)}
 
 
-def bleu(bundle: Bundle, cell: Cell) -> dict[str, float]:
-    """Greedy BLEU of each split: lower-cased, 13a, all references."""
+def bleu(bundle: Bundle, run: Path, most: int | None, splits: Sequence[str] = SPLITS) -> dict[str, float]:
+    """Greedy BLEU on at most so many records of a run's splits: lower-cased, 13a, all references."""
     author, found = author_of(bundle), {}
-    for split in SPLITS:
-        path = cell.run / "data" / f"{split}.jsonl"
-        cases = group_cases(read_examples(path))[:cell.options.cases]
+    for split in splits:
+        cases = group_cases(read_examples(run / "data" / f"{split}.jsonl"))[:most]
         answers = author.answer(cases, Sampling(max_new_tokens=bound_of(bundle, cases)), label=split)
         scores = score([one.text for one in answers], [case.references for case in cases],
                        settings=EvaluateSettings(lowercase=True, metrics=("bleu",), bootstrap=0))
@@ -189,8 +188,9 @@ def table(cells: Sequence[Cell], out: Path) -> str:
             values = [row["bleu"][split] for row in seeds.values()]
             gains = [row["bleu"][split] - found["alone"][seed]["bleu"][split]
                      for seed, row in seeds.items() if seed in found["alone"]]
-            parts += [f"{statistics.fmean(values):.2f}", f"{statistics.stdev(values):.2f}" if len(values) > 1 else "",
-                      f"{statistics.fmean(gains):+.2f} ({', '.join(f'{gain:+.2f}' for gain in gains)})" if gains else ""]
+            gained = f"{statistics.fmean(gains):+.2f} ({', '.join(f'{gain:+.2f}' for gain in gains)})" if gains else ""
+            spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            parts += [f"{statistics.fmean(values):.2f}", spread, gained]
         one = next(iter(seeds.values()))
         lines.append(f"| {way} | {len(seeds)} | {one['passes']} | {one['tokens']:,} | {' | '.join(parts)} |")
     return "\n".join(lines)
