@@ -18,7 +18,7 @@ from openautoglm.graph.rules.registry import rules_for
 from openautoglm.models.checkpoint import read_spec
 from openautoglm.runtime.cache import CacheFormat, CacheShape
 from openautoglm.runtime.memory import fewer_pages, refuse
-from openautoglm.runtime.program import ComputeType, LoadMode, Plan, Program
+from openautoglm.runtime.program import ComputeType, Facts, LoadMode, Plan, Program
 from openautoglm.runtime.tensors import Checkpoint
 from openautoglm.runtime.weights import check_weights
 
@@ -78,6 +78,23 @@ def load_program(model: str | Path | OnDisk, target: str = "torch:cpu", *, dtype
         plan = _adapt(graph, checkpoint, plan, memory_limit)
     program: Program = maker.lower(graph, checkpoint, plan)
     return program
+
+
+def weigh(plan: Plan, folder: Path | None = None) -> Facts:
+    """Say what a program will take, without reading a weight; of the target ``native`` exactly.
+
+    Args:
+        folder: of the checkpoint, where there is one: weights that are stored quantised stay so.
+
+    Raises:
+        BundleError, GraphError, ResourceError, MissingExtraError: as `load_program`.
+    """
+    maker, checkpoint = _maker(plan), None if folder is None else Checkpoint(folder)
+    graph = build(plan.spec)
+    rewrite(graph, rules_for(plan.family, plan.quantise, stored=checkpoint.forms if checkpoint else {}))
+    small = replace(plan, cache=replace(plan.cache, pages=1))
+    facts: Facts = maker.weigh(graph, small, checkpoint) if plan.family == "native" else maker.weigh(graph, small)
+    return replace(facts, cache_bytes=plan.cache.bytes)
 
 
 def load_hidden(model: str | Path | OnDisk, program: Program, *, rules: bool | Iterable[Rule] = True,

@@ -1,7 +1,8 @@
-"""How much memory training takes, from its settings alone: what is kept, what comes and goes, and what a checkpoint adds.
+"""How much memory training takes, from its settings alone: what stays, what comes and goes, what a checkpoint adds.
 
-Counted from the tensors that the walk of `train.forward` keeps for the backward pass; tests hold it to autograd. The
-same figures choose models (`GlmSpec.training_memory_bytes`), are shown by ``check`` and by ``estimate``.
+Counted from the tensors that the walk of `train.forward` keeps for the backward pass; tests hold it to autograd.
+``check``, ``estimate`` and the search take the same figures. `GlmSpec.training_memory_bytes` is the rough rule by which
+a size is chosen, before there is a batch.
 """
 
 from __future__ import annotations

@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess  # nosec B404  # our own command, no shell
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from openautoglm.core.errors import ResourceError
+from openautoglm.core.files import fingerprint, read_json, write_json
+from openautoglm.models.card import versions
 
 Kind = Literal["train", "lora", "compress", "serve"]
 _TIMEOUT_S = 300
@@ -18,11 +23,24 @@ _TIMEOUT_S = 300
 
 @cache
 def library_bytes(kind: Kind) -> int:
-    """Bytes that a process holds which is ready to train, compress or serve; measured once a process.
+    """Bytes that a process holds which is ready to train, compress or serve.
+
+    Measured once for an installation: the figure is kept in the user's folder of caches, under the versions.
 
     Raises:
         ResourceError: the process that measures has failed.
     """
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    place = caches / "openautoglm" / f"libraries-{kind}-{fingerprint([sys.executable, sys.version, versions()])}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent or damaged: it is measured again
+        return int(read_json(place)["bytes"])
+    found = _measured(kind)
+    with contextlib.suppress(OSError):  # a folder that cannot be written to costs the next call some seconds
+        write_json(place, {"bytes": found})
+    return found
+
+
+def _measured(kind: Kind) -> int:
     done = subprocess.run(  # nosec B603  # our own command, no shell
         (sys.executable, "-m", __name__, kind), capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
     lines = done.stdout.split()
@@ -40,8 +58,8 @@ def _train(*, adapters: bool) -> None:
     from openautoglm.data.tokens import store_from_ids
     from openautoglm.models import hf
     from openautoglm.models.spec import GlmSpec
-    from openautoglm.train.lora import LoraSettings, add_lora
     from openautoglm.train.loop import train
+    from openautoglm.train.lora import LoraSettings, add_lora
     from openautoglm.train.settings import TrainSettings
 
     model = hf.build(_tiny(GlmSpec), seed=0)
@@ -67,7 +85,6 @@ def _compress() -> None:
 
 def _serve() -> None:
     """An engine's modules, and a team of threads."""
-    import openautoglm.engine.open
     from openautoglm.runtime.native import native_module
 
     native = native_module()
