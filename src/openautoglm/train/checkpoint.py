@@ -48,7 +48,7 @@ class Checkpoints:
             part.unlink(missing_ok=True)
 
     def write(self, state: RunState, tensors: dict[str, Tensor], *, wait: bool = False) -> None:
-        """Write a checkpoint in the background; `tensors` must be copies. An earlier one is awaited first."""
+        """Write a checkpoint, unless `wait` in the background: then `tensors` are copies. An earlier one is awaited."""
         self.join()
         facts = {"format": FORMAT, "identity": self._identity, "state": asdict(state)}
         self._writer = threading.Thread(

@@ -46,6 +46,7 @@ class Training:
         adapters: parameters of low-rank adapters, which alone learn then; 0: there are none.
         saves: checkpoints and the best weights are written to disk; else the best weights stay in memory.
         validates: there is a validation set.
+        background: checkpoints are written while training goes on, not only at its end.
     """
 
     spec: GlmSpec
@@ -56,6 +57,7 @@ class Training:
     adapters: int = 0
     saves: bool = True
     validates: bool = True
+    background: bool = True
 
     @property
     def learnt(self) -> int:
@@ -83,7 +85,7 @@ def footprint(training: Training) -> dict[str, dict[str, int]]:
     """Bytes of each part at the moments that may be the worst, without interpreter and libraries.
 
     Returns:
-        By moment (``step``, ``checkpoint``, ``end``), by part.
+        By moment (``step``, ``validation``, ``checkpoint``, ``end``), by part.
     """
     spec, settings, learnt = training.spec, training.settings, training.learnt
     adapters = 4 * training.adapters
@@ -94,20 +96,17 @@ def footprint(training: Training) -> dict[str, dict[str, int]]:
     if settings.offload:
         held["optimiser state, in mapped files"] = int(mapped * learnt)
     passing = activations(training)
-    copies = 0
-    if training.validates or training.saves:
-        copies = 4 * learnt * (2 if settings.ema_decay is not None and training.validates else 1)
-    if training.saves:
-        copies = max(copies, held["weights"] * learnt // max(learnt, spec.parameters) + held["averaged weights"]
-                     + int(mapped * learnt))
     moments = {"step": held | passing}
-    if training.validates and not training.saves:
-        moments["step"] = moments["step"] | {"best weights": 4 * learnt}
-    room = sum(passing.values())  # what a step has freed stays with the process, and copies go there
-    after = held | passing | {"copies for the checkpoint": max(0, copies - room)}
-    moments["checkpoint"] = after
-    if training.saves and training.validates:
-        moments["end"] = after | {"best weights, read from disk": 4 * learnt}
+    if training.validates:
+        free = sum(passing.values()) // 2  # holes that a step has left, where large pieces find room
+        parts = {"validation": _validation(training), "weights set aside": held["averaged weights"]}
+        moments["validation"] = held | passing | {"validation": max(0, sum(parts.values()) - free)}
+    if training.saves and training.background:
+        copies = 4 * learnt + held["averaged weights"] + int(mapped * learnt)
+        moments["checkpoint"] = held | passing | {"copies for a checkpoint": copies}
+    if training.validates:
+        best = {"best weights, read from disk" if training.saves else "best weights": 4 * learnt}
+        moments["end"] = held | passing | best
     return {moment: {name: size for name, size in parts.items() if size} for moment, parts in moments.items()}
 
 
@@ -123,6 +122,7 @@ def activations(training: Training) -> dict[str, int]:
     share = step.needed / step.tokens
     last_layer = last[0] + share * last[1]
     embedded = 4 * spec.hidden_size * (2 if training.dropout else 1)
+    per_token: float
     if training.settings.gradient_checkpointing:
         per_token = layers * 4 * spec.hidden_size + full + working
     else:
@@ -137,12 +137,8 @@ def activations(training: Training) -> dict[str, int]:
     chunk = min(chunk, max(32, step.needed) * 4 * spec.vocab_size)
     head = _CHUNKS * chunk + (0 if training.adapters else 4 * spec.vocab_size * spec.hidden_size)
     work = _EIGHT_BIT_WORK if training.settings.optimiser_state == "8bit" else 0
-    found = {"activations": int(kept), "copies of weights": copied, "logits and the head's gradient": head,
-             "work space of the optimiser": work}
-    validating = _validation(training)
-    if validating > sum(found.values()):
-        found = {"validation": validating}
-    return found
+    return {"activations": int(kept), "copies of weights": copied, "logits and the head's gradient": head,
+            "work space of the optimiser": work}
 
 
 def kept_values(training: Training) -> tuple[int, tuple[int, int]]:
@@ -166,8 +162,6 @@ def kept_values(training: Training) -> tuple[int, tuple[int, int]]:
 
 def _validation(training: Training) -> int:
     """What a forward pass over the validation set takes; nothing is kept there."""
-    if not training.validates:
-        return 0
     spec, width = training.spec, 2 if training.bf16 else 4
     passing = 4 * 3 * spec.hidden_size + width * max(3 * spec.ffn_size, 2 * spec.query_size + 3 * spec.kv_size)
     return int(HOLES * _VALIDATION_TOKENS * passing) + _CHUNKS * max(_CHUNK_BYTES, 128 * spec.vocab_size)

@@ -71,12 +71,15 @@ def costs(subject: Subject, asked: Asked) -> list[Cost]:
         assert spec is not None
         found.append(_of_spec(spec, asked, machine, limit))
     assert spec is not None
+    program = asked.program
+    if subject.bf16 and program.dtype is None:
+        program = program.model_copy(update={"dtype": "bf16"})
     if "compress" in asked.wanted:
         most = limit if asked.recipe.memory_limit is None else min(limit, asked.recipe.memory_limit)
-        found.append(compression_cost(spec, asked.recipe, most, subject.folder,
+        found.append(compression_cost(spec, asked.recipe, most, subject.folder, dtype=program.dtype,
                                       calibration_tokens=asked.calibration_tokens, length=asked.length))
     if "serve" in asked.wanted:
-        found.append(serving_cost(spec, asked.program, limit, subject.folder))
+        found.append(serving_cost(spec, program, limit, subject.folder))
     return found
 
 

@@ -21,6 +21,7 @@ from openautoglm.pipeline.estimating.serving import has_weights, with_cache
 from openautoglm.pipeline.estimating.speed import bytes_per_s, products_per_s
 from openautoglm.pipeline.estimating.training import step_of
 from openautoglm.runtime.load import weigh
+from openautoglm.runtime.program import ComputeType
 from openautoglm.train.footprint import Training, footprint
 from openautoglm.train.settings import TrainSettings
 
@@ -34,13 +35,15 @@ _SEARCHED = 9
 
 
 def compression_cost(spec: GlmSpec, recipe: Recipe, limit: int, folder: Path | None = None, *,
-                     calibration_tokens: int | None = None, length: int = 128) -> Cost:
+                     calibration_tokens: int | None = None, length: int = 128, dtype: ComputeType | None = None
+                     ) -> Cost:
     """Estimate ``autoglm compress``: the worst of its steps, and of the measurements before and after them.
 
     Args:
         folder: of the bundle; its weights may be missing.
         calibration_tokens: that the model is shown; None: as many as the method takes at most of texts of `length`.
         length: tokens of a text.
+        dtype: of the parent's weights; None: as its configuration says, else fp32.
 
     Raises:
         BundleError, GraphError, ResourceError, MissingExtraError: it could not be loaded for measuring.
@@ -55,11 +58,11 @@ def compression_cost(spec: GlmSpec, recipe: Recipe, limit: int, folder: Path | N
             name = f"{step.method}: {moment}"
             if name not in found or sum(found[name].values()) < sum(sizes.values()):
                 found[name] = sizes
-    found["measuring"] = _measuring(spec, folder, length)
+    found["measuring"] = _measuring(spec, folder, length, dtype)
     libraries = library_bytes("compress")
     found = {moment: {**parts, LIBRARIES: libraries} for moment, parts in found.items()}
     peak = max(sum(parts.values()) for parts in found.values())
-    remedies = []
+    remedies = list[tuple[str, int]]()
     if peak > limit and any(not isinstance(step, RtnSettings) for step in steps):
         least = {f"rtn: {moment}": sum(parts.values()) + libraries
                  for moment, parts in quantising(spec, RtnSettings(), None).items()}
@@ -126,9 +129,9 @@ def _seconds(step: Step, spec: GlmSpec, shown: Shown | None) -> float:
     return seconds + spec.layers * (walk + sums + factor + tried + errors) / rate
 
 
-def _measuring(spec: GlmSpec, folder: Path | None, length: int) -> dict[str, int]:
+def _measuring(spec: GlmSpec, folder: Path | None, length: int, dtype: ComputeType | None) -> dict[str, int]:
     """Two engines at once: the parent's, and the parent's again or the child's, which is smaller."""
-    settings = ProgramSettings(cache_tokens=_TOGETHER * LONGEST, max_wanted=_TOGETHER,
+    settings = ProgramSettings(cache_tokens=_TOGETHER * LONGEST, max_wanted=_TOGETHER, dtype=dtype,
                                threads=len(os.sched_getaffinity(0)))
     plan = planned(spec, settings, folder)
     weights = folder if folder is not None and has_weights(folder) else None

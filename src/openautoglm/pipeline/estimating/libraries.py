@@ -1,4 +1,4 @@
-"""What interpreter and libraries take before a model is there: a process of its own imports them, works a little, tells.
+"""What interpreter and libraries take before a model is there: a process of its own imports them and works a little.
 
     python -m openautoglm.pipeline.estimating.libraries train
 """
@@ -62,7 +62,8 @@ def _train(*, adapters: bool) -> None:
     from openautoglm.train.lora import LoraSettings, add_lora
     from openautoglm.train.settings import TrainSettings
 
-    model = hf.build(_tiny(GlmSpec), seed=0)
+    model = hf.build(GlmSpec(vocab_size=32, hidden_size=32, layers=1, heads=2, kv_heads=2, head_dim=16, ffn_size=32),
+                     seed=0)
     if adapters:
         model = add_lora(model, LoraSettings(rank=1))
     store = store_from_ids([(list(range(8)), 4)] * 4)
@@ -90,10 +91,6 @@ def _serve() -> None:
     native = native_module()
     if native is not None:
         native.Team(2, "", [], 0)
-
-
-def _tiny(kind: type) -> object:
-    return kind(vocab_size=32, hidden_size=32, layers=1, heads=2, kv_heads=2, head_dim=16, ffn_size=32)
 
 
 def main(kind: str) -> None:

@@ -17,8 +17,10 @@ _BLOCK_BYTES = 64 << 20
 
 @cache
 def bytes_per_s(threads: int | None = None, size: int = _BLOCK_BYTES) -> float:
-    """Bytes that all threads together read in a second, over and over from blocks of `size` bytes each (at most 64 MiB):
-    small ones stay in the processor's caches."""
+    """Bytes that all threads together read in a second, over and over from blocks of `size` bytes, at most 64 MiB each.
+
+    Small ones stay in the processor's caches.
+    """
     count = threads or len(os.sched_getaffinity(0))
     size = max(1 << 16, min(size, _BLOCK_BYTES)) // 4 * 4
     blocks = [np.ones(size // 4, np.float32) for _ in range(count)]

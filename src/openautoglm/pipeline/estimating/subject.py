@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from openautoglm.core.errors import SpecError, TaskError
 from openautoglm.models.checkpoint import read_spec
-from openautoglm.models.presets import PRESETS, preset
+from openautoglm.models.presets import PRESETS, RELEASED, preset
 from openautoglm.models.spec import GlmSpec
 
 
@@ -24,12 +24,14 @@ class Subject:
         spec: of a model; None of a task, whose plan makes it.
         folder: of a bundle or checkpoint; its weights may be missing.
         task: the task file.
+        bf16: the weights are known to be stored in bf16: those of released checkpoints.
     """
 
     name: str
     spec: GlmSpec | None = None
     folder: Path | None = None
     task: Path | None = None
+    bf16: bool = False
 
 
 def subject_of(text: str) -> Subject:
@@ -45,7 +47,7 @@ def subject_of(text: str) -> Subject:
     if path.is_file():
         return _of_file(path, text)
     if text in PRESETS:
-        return Subject(text, spec=preset(text))
+        return Subject(text, spec=preset(text), bf16=text in RELEASED)
     near = difflib.get_close_matches(text, PRESETS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise TaskError("is no file, no folder and no preset", where=text,

@@ -1,4 +1,4 @@
-"""What training takes: the footprint of its settings and the libraries; the time of its operations and of its traffic."""
+"""What training takes: the footprint of its settings and the libraries; the time of its operations and its traffic."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from openautoglm.pipeline.estimating.cost import LIBRARIES, Cost
 from openautoglm.pipeline.estimating.libraries import library_bytes
 from openautoglm.pipeline.estimating.speed import bytes_per_s
 from openautoglm.pipeline.facts import REACHED, MachineFacts
-from openautoglm.pipeline.units import bytes_text
-from openautoglm.train.footprint import Step, Training, footprint, kept_values
+from openautoglm.train.footprint import Step, Training, footprint, kept_values, lora_parameters
 from openautoglm.train.settings import TrainSettings
 
 _GPU_CONTEXT_BYTES = 600_000_000
@@ -42,13 +41,17 @@ def training_cost(training: Training, tokens: float, machine: Machine, limits: M
     seconds = tokens * _token_seconds(training, rate, read, context) if tokens else None
     if settings.minutes is not None:
         seconds = min(seconds or 60 * settings.minutes, 60 * settings.minutes)
+    minutes = settings.checkpoint_every_minutes
+    clocked = minutes is not None and not 0 < (seconds or 0) < 60 * minutes
+    training = replace(training, background=clocked or settings.checkpoint_every_steps is not None)
     moments = _moments(training, machine, more or {})
     limit = limits.memory_bytes
     peak = max(sum(parts.values()) for parts in moments.values())
     remedies = () if peak <= limit else tuple(_remedies(training, machine, more or {}, peak))
     per_token = _token_seconds(training, rate, read, context)
     return Cost(
-        "train", moments, seconds, f"{tokens:,.0f} tokens at {1 / per_token:,.0f} a second: products at "
+        "train", moments, seconds, (f"{tokens:,.0f} tokens at {1 / per_token:,.0f} a second: " if tokens else "")
+        + "products at "
         f"{rate * _OF_PRODUCTS / 1e9:.0f} GFLOP/s, memory at {read / 1e9:.1f} GB/s, both measured now; validation not "
         "counted", _named(training), limit, {"tokens/s": 1 / per_token}, remedies)
 
@@ -71,18 +74,18 @@ def _remedies(training: Training, machine: Machine, more: Mapping[str, int], pea
         if needed < 0.95 * peak:
             yield text, needed
     if not training.adapters:
-        rank = 16 * training.spec.layers * 8 * training.spec.hidden_size
-        needed = max(sum(parts.values()) for parts in _moments(replace(training, adapters=rank), machine, more).values())
+        adapted = replace(training, adapters=lora_parameters(training.spec, 16, "all"))
+        needed = max(sum(parts.values()) for parts in _moments(adapted, machine, more).values())
         if needed < 0.95 * peak:
-            yield "model.tune: lora, on a checkpoint", needed
+            yield "model.tune: lora (rank 16, on a checkpoint)", needed
 
 
 def _token_seconds(training: Training, rate: float, read: float, context: int) -> float:
     """Seconds of a computed token: its products, what its values pass through memory, its share of the optimiser."""
     spec, step, settings = training.spec, training.step, training.settings
     share = step.needed / step.tokens
-    layer = (spec.flops_per_token - 2 * spec.vocab_size * spec.hidden_size) / spec.layers + 4 * spec.query_size * context
-    head = 2 * spec.vocab_size * spec.hidden_size * share
+    table = 2 * spec.vocab_size * spec.hidden_size
+    layer, head = (spec.flops_per_token - table) / spec.layers + 4 * spec.query_size * context, table * share
     trained, back = spec.layers - training.frozen_layers, 1 if training.adapters else 2
     forward = spec.layers * layer + head
     operations = forward + back * (trained * layer + head)
@@ -127,7 +130,3 @@ def plain_training(spec: GlmSpec, settings: TrainSettings, length: int, *, bf16:
         step = Step(rows * settings.row_tokens, rows * settings.row_tokens // 2)
     return Training(spec, settings, step, bf16=bf16, adapters=adapters, dropout=0.1 if not adapters else 0.0)
 
-
-def size_text(cost: Cost) -> str:
-    """The peak beside the limit."""
-    return f"about {bytes_text(cost.peak_bytes)} of {bytes_text(cost.limit_bytes)}"
