@@ -16,6 +16,7 @@ from openautoglm.core.version import __version__
 VERBS = {
     "run": "Run a task file from data to bundle and report.",
     "check": "Check a task file and its data before anything runs, or a bundle.",
+    "estimate": "Tell memory and time of training, compressing and serving beforehand.",
     "clean": "Clean and split the data of a task.",
     "search": "Search model shape and training settings.",
     "train": "Train the model of a task.",

@@ -30,6 +30,7 @@ EXTRAS = {**dict.fromkeys((*_SERVE, *RPC), "serve"), "gguf": "export"}
 NEEDS: dict[str, Need] = {
     "run": Need((*_MODEL, *_CLEAN, *_SCORES, "optuna"), memory_gib=2, disk_gib=1),
     "check": Need(),
+    "estimate": Need(_MODEL, memory_gib=0.5),
     "clean": Need(_CLEAN, memory_gib=0.5, disk_gib=0.5),
     "search": Need((*_MODEL, "optuna"), memory_gib=2, disk_gib=0.5),
     "train": Need(_MODEL, memory_gib=2, disk_gib=1),

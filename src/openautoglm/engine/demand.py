@@ -7,12 +7,11 @@ from pathlib import Path
 
 from openautoglm.core.hardware import Machine, probe
 from openautoglm.core.needs import Demand
-from openautoglm.engine.open import PAGE_SIZE, ProgramSettings, best_target, cache_format, cache_pages
+from openautoglm.engine.open import ProgramSettings, planned
 from openautoglm.graph.recipe import Quantisation
-from openautoglm.models.checkpoint import read_spec, stored_type
+from openautoglm.models.checkpoint import read_spec
 from openautoglm.models.quantised_file import is_quantised
-from openautoglm.runtime.cache import CacheShape
-from openautoglm.runtime.load import weigh_checkpoint
+from openautoglm.runtime.load import packed_fits, weigh
 from openautoglm.runtime.program import Plan
 
 _SMALLER = ("int8", "int4")
@@ -31,8 +30,9 @@ def demand_of(folder: Path, program: ProgramSettings, *, name: str | None = None
         BundleError, SpecError, GraphError, ResourceError, MissingExtraError: as `open_engine`.
     """
     machine = machine or probe()
-    plan = _plan(folder, program, machine)
-    facts, packed = weigh_checkpoint(folder, plan)
+    plan = planned(read_spec(folder), program, folder, machine.available_bytes)
+    plan = replace(plan, threads=program.threads or machine.cores)
+    packed, facts = packed_fits(plan, folder), weigh(plan, folder)
     shape = plan.cache
     smaller = {} if plan.quantise is not None or is_quantised(folder) else {
         f"--quantise {form}": facts.base_bytes + _quantised_bytes(folder, plan, form) for form in _SMALLER}
@@ -46,21 +46,10 @@ def demand_of(folder: Path, program: ProgramSettings, *, name: str | None = None
         threads=program.threads, nice=nice, limit_bytes=program.memory_limit, connections=connections)
 
 
-def _plan(folder: Path, program: ProgramSettings, machine: Machine) -> Plan:
-    """The plan that `open_engine` makes, with threads that are told."""
-    spec = read_spec(folder)
-    cache, target = cache_format(folder, program), program.target
-    pages = cache_pages(spec, program, cache, machine.available_bytes)
-    shape = CacheShape(spec.layers, spec.kv_heads, spec.head_dim, PAGE_SIZE, pages, cache)
-    return Plan(spec, best_target(spec) if target == "auto" else target, program.dtype or stored_type(folder), shape,
-                program.max_rows, program.max_wanted, program.quantise, program.load,
-                threads=program.threads or machine.cores)
-
-
 def _quantised_bytes(folder: Path, plan: Plan, form: str) -> int:
     """What the program would take with weights in another form."""
     recipe = Quantisation.model_validate({"format": form})
-    return weigh_checkpoint(folder, replace(plan, quantise=recipe))[0].total_bytes
+    return weigh(replace(plan, quantise=recipe), folder).total_bytes
 
 
 def _pack_command(folder: Path, program: ProgramSettings) -> str:

@@ -24,7 +24,7 @@ from openautoglm.runtime.cache import CacheFormat, CacheShape
 from openautoglm.runtime.load import load_hidden, load_program
 from openautoglm.runtime.memory import resident_bytes
 from openautoglm.runtime.native import native_module, why_not
-from openautoglm.runtime.program import ComputeType, LoadMode
+from openautoglm.runtime.program import ComputeType, LoadMode, Plan
 
 _log = log.get(__name__)
 PAGE_SIZE = 16
@@ -91,7 +91,7 @@ def open_engine(folder: str | Path, program: ProgramSettings | None = None, engi
     spec = read_spec(path)
     target = best_target(spec) if settings.target == "auto" else settings.target
     dtype = settings.dtype or stored_type(path)
-    cache = cache_format(path, settings)
+    cache = cache_format(path, settings, dtype)
     pages = cache_pages(spec, settings, cache)
     loaded = load_program(
         path, target, dtype=dtype, quantise=settings.quantise, cache=cache, page_size=PAGE_SIZE, pages=pages,
@@ -100,14 +100,30 @@ def open_engine(folder: str | Path, program: ProgramSettings | None = None, engi
     return Engine(loaded, engine, stop_ids=stop_ids, vocab_size=vocab_size, hidden=lambda: load_hidden(path, loaded))
 
 
-def cache_format(folder: Path, settings: ProgramSettings) -> CacheFormat:
-    """How keys and values are kept: as asked for, as the card recommends, else by the type of the weights.
+def planned(spec: GlmSpec, settings: ProgramSettings, folder: Path | None = None, free: int | None = None) -> Plan:
+    """The program that `open_engine` would load, for `openautoglm.runtime.load.weigh`.
+
+    Args:
+        folder: with a configuration at least; None: weights in fp32 that are nowhere yet.
+        free: bytes that are free; None: those of this machine.
 
     Raises:
-        BundleError: the configuration or the card is damaged.
+        BundleError, ResourceError: as `open_engine`.
     """
-    exact = (settings.dtype or stored_type(folder)) == "fp32" and settings.quantise is None and not is_quantised(folder)
-    return settings.cache or recommended_cache(folder) or ("fp32" if exact else "bf16")
+    dtype = settings.dtype or (stored_type(folder) if folder is not None else "fp32")
+    cache = cache_format(folder, settings, dtype)
+    pages = cache_pages(spec, settings, cache, free)
+    shape = CacheShape(spec.layers, spec.kv_heads, spec.head_dim, PAGE_SIZE, pages, cache)
+    target = best_target(spec) if settings.target == "auto" else settings.target
+    return Plan(spec, target, dtype, shape, settings.max_rows, settings.max_wanted, settings.quantise, settings.load, 0,
+                settings.threads)
+
+
+def cache_format(folder: Path | None, settings: ProgramSettings, dtype: ComputeType) -> CacheFormat:
+    """The form of keys and values: as asked for, as recommended, else fp32 for weights in fp32 and bf16 for others."""
+    exact = dtype == "fp32" and settings.quantise is None and not (folder is not None and is_quantised(folder))
+    recommended = None if folder is None else recommended_cache(folder)
+    return settings.cache or recommended or ("fp32" if exact else "bf16")
 
 
 def recommended_cache(folder: Path) -> CacheFormat | None:

@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from openautoglm.core.hardware import Machine
 from openautoglm.core.values import Example
+from openautoglm.data.pack import collate, plan_pass
+from openautoglm.data.tokens import store_from_ids
 from openautoglm.models.card import read_card
 from openautoglm.pipeline.context import Run
-from openautoglm.pipeline.facts import DataFacts, machine_facts
+from openautoglm.pipeline.estimating.cost import Cost
+from openautoglm.pipeline.estimating.training import training_cost
+from openautoglm.pipeline.facts import DataFacts, MachineFacts, machine_facts
 from openautoglm.pipeline.material import (
     checkpoint_spec,
     max_positions,
@@ -21,7 +27,10 @@ from openautoglm.pipeline.material import (
 )
 from openautoglm.pipeline.plan import Plan, auto_vocabulary, resolve
 from openautoglm.pipeline.units import bytes_text, minutes_text
+from openautoglm.text.template import Encoded
 from openautoglm.text.tokenizer import Tokenizer
+from openautoglm.train.footprint import Step, Training, lora_parameters
+from openautoglm.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from openautoglm.pipeline.check import Status
@@ -52,19 +61,22 @@ class Estimate:
         plan: the settings that the run would take.
         data: facts of the data, scaled up from the sample.
         overlong_ratio: share of sampled examples longer than `positions`.
-        minutes: of training; memory_bytes: at the peak of a step; disk_bytes: of the run folder.
-        memory_limit_bytes, disk_free_bytes: what there is.
+        cost: memory and time of training.
+        disk_bytes: of the run folder; disk_free_bytes: what there is.
     """
 
     plan: Plan
     data: DataFacts
     positions: int
     overlong_ratio: float
-    minutes: float
-    memory_bytes: int
-    memory_limit_bytes: int
+    cost: Cost
     disk_bytes: int
     disk_free_bytes: int
+
+    @property
+    def minutes(self) -> float:
+        """Of training; 0 where it has no end."""
+        return (self.cost.seconds or 0.0) / 60
 
     def lines(self) -> list[tuple[str, str, Status, str]]:
         """The estimate as lines of the table: what, value, status, remedy."""
@@ -82,8 +94,7 @@ class Estimate:
             ("time", f"about {minutes_text(self.minutes)} of training"
              + (f" after {minutes_text(search.minutes)} of search" if search.trials else ", no search"), "ok", "")]
         for what, needed, there, remedy in (
-                ("memory", self.memory_bytes, self.memory_limit_bytes, "choose a smaller model or batch, or raise "
-                 "train.accumulation"),
+                ("memory", self.cost.peak_bytes, self.cost.limit_bytes, self.cost.remedy),
                 ("disk", self.disk_bytes, self.disk_free_bytes, "choose another output folder")):
             short = needed > there
             lines.append((what, f"about {bytes_text(needed)} of {bytes_text(there)}", "fault" if short else "ok",
@@ -123,41 +134,57 @@ def estimate(run: Run, sample: Rows, machine: Machine) -> Estimate:
     if not given:  # a tokenizer of a sample may be smaller than the one that the run will train
         special = {"pad_id": None, "eos_ids": ()}
     plan = resolve(run.task, data, limits, given=checkpoint_spec(run), **special)  # type: ignore[arg-type]
-    return _costs(run, plan, data, limits.flops_per_s, limits.memory_bytes, machine,
+    return _costs(run, plan, data, limits, machine, kept,
                   sum(length > positions for length in lengths) / len(lengths), positions, text_bytes,
                   sample.per_source)
 
 
-def _costs(run: Run, plan: Plan, data: DataFacts, flops_per_s: float, memory_bytes: int, machine: Machine,
+def _step(settings: TrainSettings, kept: list[Encoded]) -> Step:
+    """The largest forward pass of a pass over the sampled examples, laid out as training lays them out."""
+    store = store_from_ids((item.ids, item.prompt_tokens) for item in kept)
+    steps = plan_pass(store, settings.layout, seed=0, number=0, batch=settings.batch, batch_unit=settings.batch_unit,
+                      references_per_source=settings.references_per_source)
+    batches = [batch for units in steps for batch in collate(
+        store, units, settings.layout, row_tokens=settings.row_tokens, parts=settings.accumulation)]
+    largest = max(batches, key=lambda batch: batch.computed_tokens)
+    return Step(largest.computed_tokens, len(np.unique(largest.rows)), len(largest.blocks))
+
+
+def _padding(step: Step, settings: TrainSettings, mean: float) -> float:
+    """Computed tokens for each real one, at least one."""
+    if settings.batch_unit != "rows" or settings.layout != "bucket":
+        return 1.0
+    return max(1.0, min(1.5, step.tokens * settings.accumulation / (settings.batch * mean)))
+
+
+def _costs(run: Run, plan: Plan, data: DataFacts, limits: MachineFacts, machine: Machine, kept: list[Encoded],
            overlong_ratio: float, positions: int, text_bytes: int, per_source: float) -> Estimate:
     spec, train = plan.spec, plan.train
     mean = data.train_tokens / data.train_rows
-    rows = (
-        train.batch
-        if train.batch_unit == "rows"
-        else max(1, round(train.batch / (data.target_tokens / data.train_rows)))
-    )
-    step_tokens = int(rows * mean / train.accumulation) + train.row_tokens
     tokens = min((limit for limit in (train.tokens, train.passes and train.passes * data.train_tokens) if limit),
                  default=0)
     if train.layout == "shared":
         sharing = min(per_source, train.references_per_source)
         tokens *= (data.target_tokens + (data.train_tokens - data.target_tokens) / sharing) / data.train_tokens
-    minutes = tokens * spec.training_flops_per_token(int(mean)) / flops_per_s / 60
-    if train.minutes is not None:
-        minutes = min(minutes, train.minutes) if tokens else train.minutes
-    lora = run.task.model.tune == "lora"
-    special = train.memory(spec)
-    if lora:
-        special["trainable"] = 2 * run.task.model.lora.rank * spec.layers * 8 * spec.hidden_size
-    memory = spec.training_memory_bytes(step_tokens, ema=train.ema_decay is not None,
-                                        checkpointing=train.gradient_checkpointing, **special) + 600_000_000
-    teacher = teacher_folder(run)
-    if teacher is not None:
-        memory += read_card(teacher).spec.inference_memory_bytes(bytes_per_weight=4)
+    step = _step(train, kept)
+    model, teacher = run.task.model, teacher_folder(run)
+    training = Training(
+        spec, train, step, bf16=_trains_in_bf16(train), dropout=plan.dropout,
+        adapters=lora_parameters(spec, model.lora.rank, model.lora.targets) if model.tune == "lora" else 0)
+    more = {} if teacher is None else {
+        "teacher": read_card(teacher).spec.inference_memory_bytes(bytes_per_weight=4)}
+    cost = training_cost(training, tokens * _padding(step, train, mean), machine, limits, more=more, context=int(mean))
     exported = (1 + len(run.task.export.to)) * (1 + len(run.task.export.packed))
     copies = 4 * spec.parameters * (3 * train.keep + 2 + exported)
     disk = copies + 3 * text_bytes + 4 * data.train_tokens
-    return Estimate(plan=plan, data=data, positions=positions, overlong_ratio=overlong_ratio, minutes=minutes,
-                    memory_bytes=memory, memory_limit_bytes=memory_bytes, disk_bytes=disk,
-                    disk_free_bytes=machine.disk_free_bytes(run.folder))
+    return Estimate(plan=plan, data=data, positions=positions, overlong_ratio=overlong_ratio, cost=cost,
+                    disk_bytes=disk, disk_free_bytes=machine.disk_free_bytes(run.folder))
+
+
+def _trains_in_bf16(train: TrainSettings) -> bool:
+    import torch
+
+    from openautoglm.pipeline.training import device
+    from openautoglm.train import precision
+
+    return precision.choose(train.precision, torch.device(device())) == "bf16"

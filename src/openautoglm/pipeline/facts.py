@@ -58,11 +58,20 @@ def machine_facts(machine: Machine, memory: int | None, folder: Path) -> Machine
     kept = folder / "machine.json"
     if kept.is_file():
         return MachineFacts.model_validate(read_json(kept))
-    available = max((gpu.memory_bytes for gpu in machine.gpus), default=int(machine.available_bytes * 0.8))
-    facts = MachineFacts(memory_bytes=min(memory, available) if memory else available,
-                         flops_per_s=REACHED * _matmul_flops_per_s())
+    facts = MachineFacts(memory_bytes=memory_there(machine, memory), flops_per_s=machine_rate())
     write_json(kept, facts.model_dump())
     return facts
+
+
+def memory_there(machine: Machine, memory: int | None) -> int:
+    """Bytes that may be taken: most of what is free, or of the largest GPU, and no more than `memory`."""
+    available = max((gpu.memory_bytes for gpu in machine.gpus), default=int(machine.available_bytes * 0.8))
+    return min(memory, available) if memory else available
+
+
+def machine_rate() -> float:
+    """Operations per second that training reaches, measured now."""
+    return REACHED * _matmul_flops_per_s()
 
 
 def _matmul_flops_per_s(seconds: float = 0.3, size: int = 768) -> float:

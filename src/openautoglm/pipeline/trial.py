@@ -21,6 +21,7 @@ from openautoglm.search.records import Outcome, SearchResult
 from openautoglm.search.settings import SearchSettings
 from openautoglm.search.space import Point
 from openautoglm.search.study import Report, search
+from openautoglm.train.footprint import Step, Training, footprint
 
 REPORTS = 9
 """Validations of a whole trial; Hyperband may stop it at each."""
@@ -71,7 +72,8 @@ class Trials:
         plan = self._rough(point)
         mean = self._material(self.plan.spec.vocab_size).store("train")
         tokens = int(plan.train.batch * mean.tokens / len(mean)) // plan.train.accumulation + plan.train.row_tokens
-        needed = plan.spec.training_memory_bytes(tokens, **plan.train.memory(plan.spec))
+        parts = footprint(Training(plan.spec, plan.train, Step(tokens, tokens // 2), dropout=plan.dropout, saves=False))
+        needed = sum(parts["step"].values())
         return float(needed - self.machine.memory_bytes)
 
     def time_excess(self, point: Point) -> float:

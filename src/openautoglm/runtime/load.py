@@ -24,8 +24,8 @@ from openautoglm.runtime.weights import check_weights
 
 TARGETS = {"torch": "openautoglm.runtime.torch_program", "native": "openautoglm.runtime.native_load"}
 """Modules that make programs: `weigh(graph, plan)` gives `Facts`, `lower(graph, checkpoint, plan)` a `Program`; perhaps
-`share(graph, checkpoint, plan, program)` one on the weights and the cache of another, and `weigh_packed(graph, plan,
-checkpoint)` the `Facts`, and whether a packed file fits."""
+`share(graph, checkpoint, plan, program)` one on the weights and the cache of another, and `packed_fits(graph, plan,
+checkpoint)`, whether there is a packed file for it."""
 _PACKAGES = {"torch": ("torch", "train")}
 
 
@@ -82,23 +82,33 @@ def load_program(model: str | Path | OnDisk, target: str = "torch:cpu", *, dtype
     return program
 
 
-def weigh_checkpoint(folder: Path, plan: Plan) -> tuple[Facts, bool]:
-    """Say what a program would take, all weights in memory, and whether a packed file of them can be mapped.
+def weigh(plan: Plan, folder: Path | None = None) -> Facts:
+    """Say what a program will take, all weights in memory, without reading one; of the target ``native`` exactly.
 
-    No weight is read, and no cache is taken.
+    Args:
+        folder: of the checkpoint, where there is one: weights that are stored quantised stay so.
 
     Raises:
-        BundleError, SpecError, GraphError, ResourceError, MissingExtraError: as of `load_program`.
+        BundleError, GraphError, ResourceError, MissingExtraError: as `load_program`.
+    """
+    maker, checkpoint = _maker(plan), None if folder is None else Checkpoint(folder)
+    graph = _graph(plan, True, checkpoint)
+    small = replace(plan, cache=replace(plan.cache, pages=1))  # the native target takes its cache when it is made
+    facts: Facts = maker.weigh(graph, small, checkpoint) if plan.family == "native" else maker.weigh(graph, plan)
+    return replace(facts, cache_bytes=plan.cache.bytes)
+
+
+def packed_fits(plan: Plan, folder: Path) -> bool:
+    """Whether all weights are in `folder`, and a packed file of them that this program can map.
+
+    Raises:
+        BundleError: a weight is missing or has another shape. The others as of `load_program`.
     """
     maker, checkpoint = _maker(plan), Checkpoint(folder)
     graph = _graph(plan, True, checkpoint)
     check_weights(graph, checkpoint)
-    if not hasattr(maker, "weigh_packed"):
-        facts: Facts = maker.weigh(graph, plan)
-        return facts, False
     small = replace(plan, cache=replace(plan.cache, pages=1))
-    facts, packed = maker.weigh_packed(graph, small, checkpoint)
-    return replace(facts, cache_bytes=plan.cache.bytes), packed
+    return hasattr(maker, "packed_fits") and bool(maker.packed_fits(graph, small, checkpoint))
 
 
 def load_hidden(model: str | Path | OnDisk, program: Program, *, rules: bool | Iterable[Rule] = True,
@@ -128,12 +138,13 @@ def load_hidden(model: str | Path | OnDisk, program: Program, *, rules: bool | I
     return shared
 
 
-def _graph(plan: Plan, rules: bool | Iterable[Rule], checkpoint: Checkpoint, *, head: bool = True) -> Graph:
+def _graph(plan: Plan, rules: bool | Iterable[Rule], checkpoint: Checkpoint | None, *, head: bool = True) -> Graph:
     if rules is not True and plan.quantise is not None:
         raise GraphError("a graph is quantised by the rules of its target", where="quantise",
                          remedy="leave `rules` at True, or put QuantiseLinears among yours")
     graph = build(plan.spec, head=head)
-    rewrite(graph, rules_for(plan.family, plan.quantise, stored=checkpoint.forms) if rules is True else rules or ())
+    stored = {} if checkpoint is None else checkpoint.forms
+    rewrite(graph, rules_for(plan.family, plan.quantise, stored=stored) if rules is True else rules or ())
     return graph
 
 

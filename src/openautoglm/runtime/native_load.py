@@ -41,10 +41,9 @@ def weigh(graph: Graph, plan: Plan, checkpoint: Checkpoint | None = None) -> Fac
     return Prepared(graph, plan, checkpoint).facts()
 
 
-def weigh_packed(graph: Graph, plan: Plan, checkpoint: Checkpoint) -> tuple[Facts, bool]:
-    """As `weigh`, and whether a packed file that fits lies beside the checkpoint."""
-    prepared = Prepared(graph, plan, checkpoint)
-    return prepared.facts(), _fitting(prepared, checkpoint) is not None
+def packed_fits(graph: Graph, plan: Plan, checkpoint: Checkpoint) -> bool:
+    """Whether a packed file that fits lies beside the checkpoint."""
+    return _fitting(Prepared(graph, plan, checkpoint), checkpoint) is not None
 
 
 def lower(graph: Graph, checkpoint: Checkpoint, plan: Plan) -> NativeProgram:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from openautoglm.core.errors import CheckpointError
-from openautoglm.core.files import atomic_folder, atomic_write, read_json, sha256_file, write_json
+from openautoglm.core.files import atomic_folder, atomic_path, read_json, sha256_file, write_json
 from openautoglm.train.events import RunState
 
 FORMAT = 1
@@ -48,7 +48,7 @@ class Checkpoints:
             part.unlink(missing_ok=True)
 
     def write(self, state: RunState, tensors: dict[str, Tensor], *, wait: bool = False) -> None:
-        """Write a checkpoint in the background; `tensors` must be copies. An earlier one is awaited first."""
+        """Write a checkpoint, unless `wait` in the background: then `tensors` are copies. An earlier one is awaited."""
         self.join()
         facts = {"format": FORMAT, "identity": self._identity, "state": asdict(state)}
         self._writer = threading.Thread(
@@ -94,8 +94,8 @@ class Checkpoints:
 
     def write_best(self, step: int, weights: dict[str, Tensor]) -> None:
         """Keep the weights of the best validation so far."""
-        with atomic_write(self._best_file(step), "wb") as file:
-            file.write(save(weights))
+        with atomic_path(self._best_file(step)) as part:
+            save_file(weights, part)
 
     def read_best(self, step: int) -> dict[str, Tensor]:
         """Return the weights of the best validation; raises CheckpointError when they are gone or damaged."""
@@ -113,7 +113,7 @@ class Checkpoints:
                best_step: int | None) -> None:
         try:
             with atomic_folder(self._root / f"step-{step:08d}") as folder:
-                (folder / _TENSORS).write_bytes(save(tensors))
+                save_file(tensors, folder / _TENSORS)  # not `save`, which holds a copy of all of it
                 write_json(folder / "state.json", facts | {"sha256": sha256_file(folder / _TENSORS)})
             self._forget(best_step)
         except BaseException as error:  # handed to the training thread by `join`

@@ -222,11 +222,10 @@ class Run:
             state.worse_in_a_row += 1
             return False
         state.best_value, state.best_step, state.worse_in_a_row = value, state.step, 0
-        weights = self.optim.weights()
         if self.checkpoints is None:
-            self.best_weights = weights
+            self.best_weights = self.optim.weights()
         else:
-            self.checkpoints.write_best(state.step, weights)
+            self.checkpoints.write_best(state.step, self.optim.weights(copy=False))
         return True
 
     def _out_of_patience(self) -> bool:
@@ -245,7 +244,7 @@ class Run:
     def checkpoint(self, *, wait: bool) -> None:
         """Write a checkpoint of this moment."""
         assert self.checkpoints is not None
-        self.checkpoints.write(replace(self.state), self.optim.tensors(), wait=wait)
+        self.checkpoints.write(replace(self.state), self.optim.tensors(copy=not wait), wait=wait)
         self._written_at = time.monotonic()
 
     def interrupted(self) -> None:
@@ -272,7 +271,7 @@ class Run:
         weights = self.best_weights
         if self.checkpoints is not None and self.state.best_step is not None:
             weights = self.checkpoints.read_best(self.state.best_step)
-        self.optim.set_weights(weights if weights is not None else self.optim.weights())
+        self.optim.set_weights(weights if weights is not None else self.optim.weights(copy=False))
         self.model.eval()
 
     def close(self) -> None:

@@ -83,10 +83,9 @@ class Full:
         else:
             self.adamw.add_param_group(group)
         self._flats[key] = flat
-        if self._room.folder is not None:
-            both = {name: self._room.zeros(f"{name}.{key}", flat.numel(), flat.dtype, flat.device)
-                    for name in self._NAMES[1:]}
-            self.adamw.state[flat] = {"step": torch.zeros((), device=flat.device), **both}
+        both = {name: self._room.zeros(f"{name}.{key}", flat.numel(), flat.dtype, flat.device)
+                for name in self._NAMES[1:]}  # before the first step, whose activations leave no hole large enough
+        self.adamw.state[flat] = {"step": torch.zeros((), device=flat.device), **both}
 
     def step(self, lr: float) -> None:
         """Update all buffers."""

@@ -115,13 +115,14 @@ class FlatAdamW:
         finally:
             self._put(kept)
 
-    def weights(self) -> dict[str, Tensor]:
-        """Return copies of the weights to be used (averaged where there is an average), by buffer.
+    def weights(self, *, copy: bool = True) -> dict[str, Tensor]:
+        """Return the weights to be used (averaged where there is an average), by buffer; copies, or themselves.
 
         With frozen parameters that may thaw later, those are with them, by name.
         """
-        copies = {key: flat.clone() for key, flat in (self.averages or self._raw()).items()}
-        return copies | {f"frozen.{name}": value.detach().clone() for name, value in self._frozen().items()}
+        found = (self.averages or self._raw()) | {f"frozen.{name}": value.detach()
+                                                  for name, value in self._frozen().items()}
+        return {name: value.clone() for name, value in found.items()} if copy else found
 
     def set_weights(self, values: dict[str, Tensor]) -> None:
         """Put weights as returned by `weights` into the model, also after more has thawed."""
@@ -131,12 +132,12 @@ class FlatAdamW:
             if key.startswith("frozen."):
                 named[key.removeprefix("frozen.")].data.copy_(value)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return copies of everything a resumed run needs: weights, both moments, averages."""
+    def tensors(self, *, copy: bool = True) -> dict[str, Tensor]:
+        """Return everything a resumed run needs: weights, both moments, averages; copies, or the tensors themselves."""
         saved = {f"weights.{key}": flat for key, flat in self._raw().items()}
         saved |= self.moments.tensors()
         saved |= {f"average.{key}": value for key, value in self.averages.items()}
-        return {name: value.detach().clone() for name, value in saved.items()}
+        return {name: value.detach().clone() if copy else value.detach() for name, value in saved.items()}
 
     def load(self, saved: dict[str, Tensor]) -> None:
         """Go on from `tensors` of the same model and settings, thawed as far."""

@@ -1,0 +1,1 @@
+"""What training, compressing and serving will take, told before anything runs."""
