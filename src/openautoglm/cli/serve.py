@@ -21,6 +21,7 @@ from openautoglm.cli.serve_places import (
     Places,
     Preload,
     Profile,
+    Stall,
     budget,
     check,
     open_places,
@@ -66,14 +67,12 @@ def serve(
     max_wait: Annotated[float | None, typer.Option(min=0, help="Seconds to wait for company; see --min-batch.")] = None,
     min_batch: Annotated[int | None, typer.Option(min=1, help="Sequences worth starting for at once.")] = None,
     replicas: Annotated[int, typer.Option(min=1, help="Engines, each in a process of its own.")] = 1,
+    stall_timeout: Stall = None,
     in_process: Annotated[bool, typer.Option("--in-process", help="The engine in the server's own process.")] = False,
     queue: Annotated[int | None, typer.Option(min=0, help="Prompts that may wait; more get 429.")] = None,
     queue_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that may wait; more get 429.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that a request may take.")] = None,
     limits: Annotated[Path | None, typer.Option(help="YAML file of further bounds on requests.")] = None,
-    stall_timeout: Annotated[float | None, typer.Option(min=1, help="Seconds without a step, with work to do, after "
-                                                        "which an engine counts as hung and is started again [60].")
-                             ] = None,
     shutdown_timeout: Annotated[float, typer.Option(min=0, help="Seconds that running requests may take to finish "
                                                     "after SIGTERM.")] = 30.0,
     allowed_host: Annotated[list[str] | None, typer.Option(help="A name that clients may call the server by.")] = None,
@@ -93,9 +92,8 @@ def serve(
     from openautoglm.pipeline.engines import program_settings
 
     _need_extra(grpc=grpc_port is not None)
-    program = profiled(profile, program_settings({
-        "target": target, "quantise": quantise, "group": group, "threads": threads, "memory_limit": memory_limit,
-        "cache_tokens": cache_tokens}))
+    program = profiled(profile, program_settings({"target": target, "quantise": quantise, "group": group,
+        "threads": threads, "memory_limit": memory_limit, "cache_tokens": cache_tokens}))
     engine = _given(max_batch=max_batch, max_batch_tokens=max_batch_tokens, max_wait=max_wait, min_batch=min_batch)
     rest = {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key, "tls_clients": tls_clients,
             "shutdown_timeout_s": shutdown_timeout, "log_prompts": log_prompts,
@@ -105,11 +103,10 @@ def serve(
     bounds = {**_read(limits), **_given(timeout_s=timeout)}
     given = {"name": name, "in_process": in_process, "replicas": replicas, "otlp": otlp, "rest": rest, "rpc": rpc,
              "service": {"limits": bounds, "queue": _given(requests=queue, tokens=queue_tokens)}}
-    watch = _given(stall_s=stall_timeout)
     places = Places(bundle, registry, store, keys, no_keys)
     more = _given(memory_budget=memory_budget, preload=preload, response_cache=response_cache or None, name=name)
     check(places, more)
-    raise typer.Exit(0 if _run(places, given, more, program, engine, watch) else 1)
+    raise typer.Exit(0 if _run(places, given, more, program, engine, _given(stall_s=stall_timeout)) else 1)
 
 
 def _need_extra(*, grpc: bool) -> None:

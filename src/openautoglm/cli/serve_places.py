@@ -34,6 +34,8 @@ Keys = Annotated[str | None, typer.Option("--keys", metavar="[FILE|URL]", help="
 NoKeys = Annotated[bool, typer.Option("--no-keys", help="Ask for no keys; on loopback only.")]
 Profile = Annotated[Path | None, typer.Option("--profile", envvar="OPENAUTOGLM_PROFILE", help="Launch profile that "
                                               "`autoglm doctor --model --apply` wrote; options given here go before.")]
+Stall = Annotated[float | None, typer.Option("--stall-timeout", min=1, help="Seconds without a step, with work to do, "
+                                             "after which an engine counts as hung and is started again [60].")]
 _VERB = "autoglm serve"
 _WITH_REGISTRY = {"memory_budget": "--memory-budget", "preload": "--preload", "response_cache": "--response-cache"}
 
