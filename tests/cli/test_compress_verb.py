@@ -44,7 +44,7 @@ def recipe(*steps: dict[str, Any] | str, **more: Any) -> Recipe:
 
 def test_the_verb_measures_and_writes_a_card(finished: Path, tmp_path: Path) -> None:
     done = autoglm("compress", finished / "runs/tiny/bundle", "-o", tmp_path / "small", "--recipe", "rtn,kv", "--bits",
-                   "8", "--group", "0", "--quality", "0.01", "--cases", "6", "--bundle-size", "1kB")
+                   "8", "--group", "0", "--quality", "0.01", "--cases", "6", "--bundle-size", "9kB")
     assert done.returncode == 3, done.stderr
     assert "KL to the parent" in done.stdout
     assert "missed: the bundle has" in done.stdout
@@ -124,7 +124,7 @@ def test_a_student_is_distilled_and_quantised(finished: Path, tmp_path: Path, ma
     for asked, said in ((recipe("distill"), "no run to take examples from"),
                         (recipe("prune"), "no run to take tokens from"),
                         (recipe({"method": "rtn", "group": 128}), "groups of 128 do not divide"),
-                        (recipe({"method": "distill", "student": {"heads": 3}}), "heads"),
+                        (recipe({"method": "distill", "student": {"kv_heads": 3}}), "cannot share"),
                         (recipe("rtn", bundle_size=100), "cannot be reached")):
         with pytest.raises(TaskError, match=said):
             compress_bundle(parent, tmp_path / "other", asked, alone)

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from openautoglm.cli.compress_table import print_outcome
 from openautoglm.core.errors import AutoGLMError, BundleError, CompressError, SpecError, TaskError
 from openautoglm.models import hf
 from openautoglm.models.bundle import open_bundle
 from openautoglm.models.card import CARD_NAME
 from openautoglm.pipeline.compressing import measure as measuring
+from openautoglm.pipeline.compressing import run as running
 from openautoglm.pipeline.compressing.material import of_files
 from openautoglm.pipeline.compressing.options import material_of
 from openautoglm.pipeline.compressing.plain import open_parent
@@ -93,6 +95,38 @@ def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path, texts: 
     model, _ = hf.load(tmp_path / "out", dtype=torch.float32)
     with torch.no_grad():
         assert torch.isfinite(model(torch.tensor([[5, 6, 7]])).logits).all()
+
+
+def test_a_parent_that_does_not_fit_into_memory_is_measured_layer_by_layer(
+        checkpoint: Path, tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = compressed(checkpoint, tmp_path / "whole", texts, "rtn")
+    monkeypatch.setattr(running, "fits_together", lambda *_: False)
+    apart = compressed(checkpoint, tmp_path / "apart", texts, "rtn")
+    assert apart.bundle.card.files == whole.bundle.card.files
+    assert (apart.parent.target, apart.parent.tokens_per_s, apart.parent.peak_bytes) == ("layer by layer", {}, 0)
+    assert apart.child.tokens_per_s == {"1": 50.0, "8": 200.0}
+    assert apart.child.tokens == whole.child.tokens
+    assert apart.parent.perplexity == pytest.approx(whole.parent.perplexity, rel=0.02)
+    assert apart.child.perplexity == pytest.approx(whole.child.perplexity, rel=0.05)
+    assert apart.child.kl is not None
+    assert 0 < apart.child.kl < 0.1
+    print_outcome(apart)
+    (tmp_path / "pairs.csv").write_text("ask,answer\n" + "".join(f"hall {n},it ran hot\n" for n in range(8)))
+    parent = open_parent(checkpoint)
+    pairs = of_files(parent, [str(tmp_path / "pairs.csv")], [], None, source="ask", target="answer")
+    with pytest.raises(CompressError, match="its bleu cannot be measured"):
+        compress_bundle(parent, tmp_path / "out", make_recipe({"recipe": "rtn"}), pairs)
+
+
+def test_memory_decides_how_a_parent_is_measured(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = open_parent(checkpoint)
+    size = measuring.size_of(parent)
+    monkeypatch.setattr(measuring, "free_bytes", lambda: 1 << 30)
+    assert measuring.fits_together(parent, None)
+    assert measuring.fits_together(parent, 2 * size)
+    assert not measuring.fits_together(parent, size)
+    monkeypatch.setattr(measuring, "free_bytes", lambda: 100 << 20)
+    assert not measuring.fits_together(parent, None)
 
 
 def test_weights_in_several_files_become_one_without_a_change(checkpoint: Path, tmp_path: Path, texts: Path) -> None:

@@ -55,9 +55,13 @@ def figures_table(parent: Measured, child: Measured) -> Table:
 
     for name, attribute in (("bundle", "size_bytes"), ("memory, peak", "peak_bytes"), ("weights", "weight_bytes")):
         before, after = (getattr(one, attribute) for one in (parent, child))
-        table.add_row(name, bytes_text(before), bytes_text(after), f"{after / before:.3f}" if before else "")
-    for batch in parent.tokens_per_s:
-        row(f"tokens/s, batch {batch}", parent.tokens_per_s[batch], child.tokens_per_s[batch], "{:.0f}")
+        table.add_row(name, bytes_text(before) if before else "", bytes_text(after),
+                      f"{after / before:.3f}" if before else "")
+    for batch, rate in child.tokens_per_s.items():
+        if batch in parent.tokens_per_s:
+            row(f"tokens/s, batch {batch}", parent.tokens_per_s[batch], rate, "{:.0f}")
+        else:
+            table.add_row(f"tokens/s, batch {batch}", "", f"{rate:.0f}", "")
     for metric, value in parent.scores.items():
         row(metric, value, child.scores.get(metric, float("nan")))
     row("perplexity", parent.perplexity, child.perplexity)

@@ -19,8 +19,8 @@ from openautoglm.compress.calibrate import Batch, Calibration, States
 from openautoglm.compress.grid import Form
 from openautoglm.compress.rtn import round_to_nearest
 from openautoglm.compress.settings import Bits
-from openautoglm.compress.source import EMBEDDING, NORM, Source
-from openautoglm.compress.walk import Norms, Rotary, embed, forward, norms_of, rms_norm
+from openautoglm.compress.source import NORM, Source
+from openautoglm.compress.walk import Passage, rms_norm
 from openautoglm.core.errors import TaskError
 from openautoglm.core.progress import progress
 
@@ -46,7 +46,7 @@ def sensitivities(source: Source, calibration: Calibration, base: Base, room: Ca
     Yields:
         For each layer from `first` on: the divergence of each of its places by bits.
     """
-    layers, walk = source.spec.layers, _Walk(source, calibration)
+    layers, walk = source.spec.layers, Passage(source, calibration)
     clean, end, *rooms = (room() for _ in range(COPIES))
     walk.begin(end)
     for layer in range(layers):
@@ -74,35 +74,6 @@ def sensitivities(source: Source, calibration: Calibration, base: Base, room: Ca
             yield found
     for states in (clean, end, *rooms):
         states.discard()
-
-
-class _Walk:
-    """Some calibration tokens on their way through the layers."""
-
-    def __init__(self, source: Source, calibration: Calibration) -> None:
-        self.source, self.batches = source, calibration.batches()
-        self._ids = torch.tensor([token for ids in calibration.sequences for token in ids])
-        self._rotary = Rotary(source.spec, calibration.longest)
-
-    def begin(self, states: States) -> None:
-        """Fill the states with the embeddings of the tokens."""
-        embed(self.source, lambda start, stop: self.source.tensor(EMBEDDING, start, stop), states, self._ids)
-
-    def read(self, layer: int) -> tuple[Norms, dict[str, Tensor]]:
-        """Norms and matrices of a layer."""
-        return norms_of(self.source, layer), {slot: self.source.matrix(layer, slot) for slot in self.source.slots}
-
-    def through(self, layer: int, *others: States) -> None:
-        """Take all these states through a layer."""
-        norms, weights = self.read(layer)
-        for states in others:
-            self.advance(states, states, weights, norms)
-
-    def advance(self, start: States, end: States, weights: dict[str, Tensor], norms: Norms) -> None:
-        """From the input of a layer to its output."""
-        for batch in self.batches:
-            states = start.read(batch.start, batch.stop)
-            end.write(batch.start, forward(states, batch.lengths, weights, norms, self.source.spec, self._rotary))
 
 
 def _divergences(source: Source, clean: States, others: list[States], batches: list[Batch]) -> list[float]:

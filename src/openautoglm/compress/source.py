@@ -68,24 +68,30 @@ def norms(spec: GlmSpec) -> tuple[str, ...]:
 class Source:
     """A checkpoint folder or bundle, plain (fp32, bf16 or fp16), in one file or several.
 
+    Attributes:
+        takes_quantised: whether its weights may be quantised already.
+
     Raises:
         SpecError: the architecture is not supported.
         BundleError: it is damaged, its weights do not fit its configuration, or it is quantised already.
     """
 
+    takes_quantised = False
+
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.spec = read_spec(self.folder)
-        if is_quantised(self.folder):
+        if is_quantised(self.folder) and not self.takes_quantised:
             raise BundleError("the weights are quantised already", where=str(self.folder),
                               remedy="quantise the checkpoint that they were made from")
         self.checkpoint = Checkpoint(self.folder)
         self.slots = slots(self.spec)
         for name, shape in weight_shapes(self.spec).items():
-            entry = self.checkpoint.entry(name)
-            if entry.shape != shape:
-                raise BundleError(f"the tensor {name} has shape {entry.shape}, the architecture needs {shape}",
-                                  where=str(entry.file), remedy="use the config.json of the same checkpoint")
+            found = self.checkpoint.shape(name)
+            if found != shape:
+                raise BundleError(f"the tensor {name} has shape {found}, the architecture needs {shape}",
+                                  where=str(self.checkpoint.file(name)),
+                                  remedy="use the config.json of the same checkpoint")
 
     def fingerprint(self) -> str:
         """What tells this checkpoint from another: configuration, names, sizes and times of its files."""
@@ -141,9 +147,22 @@ class Source:
 
     def rows(self, name: str) -> list[tuple[int, int]]:
         """Spans of the rows of a table that are read at a time."""
-        total, width = self.checkpoint.entry(name).shape
+        total, width = self.checkpoint.shape(name)
         size = max(1, CHUNK_VALUES // width)
         return [(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+class StoredSource(Source):
+    """A checkpoint or bundle as it is stored: quantised weights are read as the values that they stand for."""
+
+    takes_quantised = True
+
+    def tensor(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """A tensor in fp32, or the rows [start, stop) of it."""
+        stored = self.checkpoint.stored(name)
+        if stored is None:
+            return super().tensor(name, start, stop)
+        return torch.from_numpy(stored[start:stop].matrix().dequantise())
 
 
 def prefix(layer: int) -> str:

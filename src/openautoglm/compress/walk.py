@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openautoglm.compress.calibrate import Batch, States
-from openautoglm.compress.source import NORM, Source
+from openautoglm.compress.calibrate import Batch, Calibration, States
+from openautoglm.compress.source import EMBEDDING, NORM, Source
 from openautoglm.compress.statistics import Statistics
 from openautoglm.models.spec import GlmSpec
 
@@ -159,3 +159,32 @@ def embed(source: Source, table: Callable[[int, int], Tensor], states: States, i
             rows = table(start, stop)
             for place in wanted.tolist():
                 states.write(place, rows[ids[place] - start][None])
+
+
+class Passage:
+    """Some tokens on their way through the layers as they are; states are given to each call."""
+
+    def __init__(self, source: Source, calibration: Calibration) -> None:
+        self.source, self.batches = source, calibration.batches()
+        self._ids = torch.tensor([token for ids in calibration.sequences for token in ids])
+        self._rotary = Rotary(source.spec, calibration.longest)
+
+    def begin(self, states: States) -> None:
+        """Fill the states with the embeddings of the tokens."""
+        embed(self.source, lambda start, stop: self.source.tensor(EMBEDDING, start, stop), states, self._ids)
+
+    def read(self, layer: int) -> tuple[Norms, dict[str, Tensor]]:
+        """Norms and matrices of a layer."""
+        return norms_of(self.source, layer), {slot: self.source.matrix(layer, slot) for slot in self.source.slots}
+
+    def through(self, layer: int, *others: States) -> None:
+        """Take all these states through a layer."""
+        norms, weights = self.read(layer)
+        for states in others:
+            self.advance(states, states, weights, norms)
+
+    def advance(self, start: States, end: States, weights: dict[str, Tensor], norms: Norms) -> None:
+        """From the input of a layer to its output."""
+        for batch in self.batches:
+            states = start.read(batch.start, batch.stop)
+            end.write(batch.start, forward(states, batch.lengths, weights, norms, self.source.spec, self._rotary))

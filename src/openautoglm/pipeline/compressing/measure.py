@@ -11,6 +11,7 @@ from typing import Any
 
 from openautoglm.core import log
 from openautoglm.core.errors import CompressError
+from openautoglm.core.extras import require
 from openautoglm.core.progress import progress
 from openautoglm.core.settings import Settings
 from openautoglm.core.values import Example, Origin
@@ -25,10 +26,13 @@ from openautoglm.models.card import CARD_NAME
 from openautoglm.pipeline.answering import recommended
 from openautoglm.pipeline.compressing.material import LONGEST, Material
 from openautoglm.pipeline.engines import author_of
+from openautoglm.runtime.memory import free_bytes
 
 CHILD = (sys.executable, "-m", "openautoglm.pipeline.compressing.child")
 _log = log.get(__name__)
 _TOKENS, _REPEATS, _TOGETHER = 64, 3, 32
+_BESIDE, _OVERHEAD_BYTES, _SHARE_OF_FREE = 1.6, 512 << 20, 0.8
+"""A parent with a child of half its bits and some room; what libraries and caches take; share of what is free."""
 
 
 class Measured(Settings):
@@ -44,6 +48,7 @@ class Measured(Settings):
         perplexity: per token of the texts.
         kl: mean divergence from the parent in nats a token; agreement: share of equal likeliest tokens. Both in
             decoding, token by token; None of the parent itself.
+        peak_bytes, tokens_per_s, scores: 0 and empty of a parent that does not fit into memory (see `measure_apart`).
         tokens: on which these three were measured.
         target: what ran it.
     """
@@ -81,9 +86,7 @@ def measure(bundle: Bundle, parent: Bundle, material: Material, texts: int, eval
         CompressError: it cannot be loaded or run, or there is no text to measure on.
     """
     program = program or ProgramSettings()
-    given = material.texts(bundle, texts)
-    if not given:
-        raise CompressError("there is no text to measure on", where="data", remedy="give records with targets")
+    given = _texts(bundle, material, texts)
     weighed = weigh(bundle.path, program, [ids[:first] for ids, first in given])
     settings = program.model_copy(update={"cache_tokens": _TOGETHER * LONGEST, "max_wanted": _TOGETHER})
     scores = (_scores(bundle, material, evaluate, settings) if material.paired
@@ -94,9 +97,50 @@ def measure(bundle: Bundle, parent: Bundle, material: Material, texts: int, eval
     same = bundle.path == parent.path
     return Measured(
         size_bytes=size_of(bundle), scores=scores, perplexity=found.perplexity[1], kl=None if same else found.kl,
-        agreement=None if same else found.agreement, tokens=found.tokens,
-        tokens_per_s={"1": weighed["tokens_per_s_1"], "8": weighed["tokens_per_s_8"]},
-        **{name: weighed[name] for name in ("peak_bytes", "weight_bytes", "cache_bytes", "load_s", "target")})
+        agreement=None if same else found.agreement, tokens=found.tokens, **_weights_and_rates(weighed))
+
+
+def fits_together(parent: Bundle, limit: int | None) -> bool:
+    """Whether a parent and what is made of it can be in memory at once, to be compared while they decode."""
+    needed = int(size_of(parent) * _BESIDE)
+    return needed + _OVERHEAD_BYTES <= free_bytes() * _SHARE_OF_FREE and (limit is None or needed <= limit)
+
+
+def measure_apart(bundle: Bundle, parent: Bundle, material: Material, texts: int, folder: Path) -> Measured:
+    """Measure a bundle whose parent does not fit into memory: both are compared layer by layer, on prompts.
+
+    Of the parent itself only size and perplexity are known then.
+
+    Args:
+        folder: for files of some size.
+
+    Raises:
+        CompressError: the bundle cannot be loaded or run, or there is no text to measure on.
+    """
+    require("torch", "train")
+    from openautoglm.compress.compare import compare_layers
+
+    given, program = _texts(bundle, material, texts), ProgramSettings()
+    found = compare_layers(parent.path, bundle.path, given, folder, vocab_size=bundle.tokenizer.vocab_size)
+    known: dict[str, Any] = {"size_bytes": size_of(bundle), "perplexity": found.perplexity[1], "tokens": found.tokens}
+    if bundle.path == parent.path:
+        return Measured(**known, peak_bytes=0, weight_bytes=0, cache_bytes=0, load_s=0.0, tokens_per_s={}, scores={},
+                        target="layer by layer")
+    weighed = weigh(bundle.path, program, [ids[:first] for ids, first in given])
+    return Measured(**known, **_weights_and_rates(weighed), scores={}, kl=found.kl, agreement=found.agreement)
+
+
+def _weights_and_rates(weighed: Mapping[str, Any]) -> dict[str, Any]:
+    rates = {"1": weighed["tokens_per_s_1"], "8": weighed["tokens_per_s_8"]}
+    return {"tokens_per_s": rates, **{name: weighed[name] for name in (
+        "peak_bytes", "weight_bytes", "cache_bytes", "load_s", "target")}}
+
+
+def _texts(bundle: Bundle, material: Material, texts: int) -> list[tuple[list[int], int]]:
+    given = material.texts(bundle, texts)
+    if not given:
+        raise CompressError("there is no text to measure on", where="data", remedy="give records with targets")
+    return given
 
 
 def weigh(folder: Path, program: ProgramSettings, prompts: Sequence[Sequence[int]], *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from openautoglm.models.card import CARD_NAME
 from openautoglm.pipeline.compressing.auto import Candidate, Choice, Plan, candidates, choose, settled
 from openautoglm.pipeline.compressing.checks import metric_faults, metric_of, refuse, run_faults, step_faults
 from openautoglm.pipeline.compressing.material import Material
-from openautoglm.pipeline.compressing.measure import Measured, kept, measure
+from openautoglm.pipeline.compressing.measure import Measured, fits_together, kept, measure, measure_apart
 from openautoglm.pipeline.compressing.plain import open_parent
 from openautoglm.pipeline.compressing.recipe import Recipe, Step, steps_of
 from openautoglm.pipeline.compressing.steps import Around, apply_step
@@ -91,8 +92,24 @@ class Job:
         self._data = fingerprint([[repr(case) for case in material.cases], [repr(row) for row in material.examples],
                                   material.tokens and material.tokens.fingerprint])
 
+    @cached_property
+    def apart(self) -> bool:
+        """Whether the parent does not fit into memory, so that only its texts' perplexity is measured, layer by layer.
+
+        Said once and kept, so that all figures of one job are of one kind.
+        """
+        file = self.folder / "apart.json"
+        if not file.is_file():
+            write_json(file, not fits_together(self.parent, self.recipe.memory_limit))
+        return bool(read_json(file))
+
     def run(self, out: Path) -> Outcome:
         """All of it."""
+        if self.apart:
+            _log.info("the parent does not fit into memory: it is measured layer by layer, on texts that are read")
+            if self.metric != "perplexity":
+                raise CompressError(f"the parent does not fit into memory, so its {self.metric} cannot be measured",
+                                    where="metric", remedy="choose perplexity, or use a machine with more memory")
         before = self.measured(self.parent)
         choice = None
         if self.recipe.recipe == "auto":
@@ -125,12 +142,15 @@ class Job:
     def measured(self, bundle: Bundle) -> Measured:
         """The figures of a bundle, measured once."""
         asked = [bundle.card.files, bundle.card.recipe.get("engine"), self.parent.card.files, self._data,
-                 self.recipe.texts, self.recipe.evaluate.model_dump(mode="json")]
+                 self.recipe.texts, self.recipe.evaluate.model_dump(mode="json"), self.apart]
         file = self.folder / f"measured-{fingerprint(asked)[:16]}.json"
         if file.is_file():
             return Measured.model_validate(read_json(file))
         _log.info("measuring %s", "the parent" if bundle is self.parent else bundle.path.name.rpartition("-")[0])
-        found = measure(bundle, self.parent, self.material, self.recipe.texts, self.recipe.evaluate)
+        if self.apart:
+            found = measure_apart(bundle, self.parent, self.material, self.recipe.texts, self.folder)
+        else:
+            found = measure(bundle, self.parent, self.material, self.recipe.texts, self.recipe.evaluate)
         write_json(file, found.model_dump(mode="json"))
         return found
 

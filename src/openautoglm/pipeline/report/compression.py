@@ -30,7 +30,8 @@ def compression_chapter(facts: RunFacts) -> str:
 
 def _rows(before: dict[str, Any], after: dict[str, Any]) -> Iterator[tuple[str, Any, Any, Any]]:
     for name, key in (("bundle", "size_bytes"), ("memory of serving, peak", "peak_bytes")):
-        yield name, bytes_text(before[key]), bytes_text(after[key]), _ratio(before[key], after[key])
+        if before[key]:
+            yield name, bytes_text(before[key]), bytes_text(after[key]), _ratio(before[key], after[key])
     pairs = [(f"tokens/s, batch {batch}", rate, after["tokens_per_s"][batch])
              for batch, rate in before["tokens_per_s"].items()]
     pairs += [(key, value, after["scores"].get(key)) for key, value in before["scores"].items()]
