@@ -73,11 +73,11 @@ def kill_once_there(path: Path, *arguments: str | Path) -> None:
     assert path.exists()
 
 
-@pytest.mark.parametrize("moment", ["data", "train/checkpoints/step-00000005",
-                                    "evaluate/texts", "bundle"])
-def test_a_killed_run_goes_on_to_the_same_model(finished: Path, tmp_path: Path, moment: str) -> None:
+def test_a_run_killed_in_every_stage_goes_on_to_the_same_model(finished: Path, tmp_path: Path) -> None:
     task = write_task(tmp_path, passes=2)
-    kill_once_there(tmp_path / "runs/tiny" / moment, "run", task)
+    for moment in ("data", "train/checkpoints/step-00000005", "evaluate/texts", "bundle"):
+        assert not (tmp_path / "runs/tiny" / moment).exists()
+        kill_once_there(tmp_path / "runs/tiny" / moment, "run", task)
     done = autoglm("run", task)
     assert done.returncode == 0, done.stderr
     assert weights(tmp_path) == weights(finished)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import httpx
 import pytest
 from rest_tools import MODEL, Running, engine_backend
 
+from openautoglm.cli.main import main
 from openautoglm.core.errors import ResourceError
 from openautoglm.serve.rest.door import listen
 from openautoglm.serve.rest.settings import RestSettings
@@ -198,16 +200,32 @@ def test_an_address_that_is_taken_is_told() -> None:
         listen(RestSettings(host="no.such.name.invalid"))
 
 
-@pytest.mark.slow
+@pytest.fixture
+def verb_here(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[Any, str]]]:
+    """``autoglm serve`` in this process, for what it refuses before it starts: exit code, and what it said."""
+    loggers = [logging.getLogger(name) for name in ("openautoglm", "uvicorn.error")]
+    before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
+
+    def run(*arguments: str) -> tuple[Any, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", *arguments])
+        return ended.value.code, capsys.readouterr().err
+
+    yield run
+    for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.propagate, logger.handlers[:] = propagate, handlers
+
+
 @pytest.mark.parametrize(("arguments", "word", "code"), [
     (("--host", "0.0.0.0"), "without keys", 2), (("--tls-cert", "a.pem"), "tls_key", 2),
     (("--port", "99999"), "port", 2),
     (("--limits", "missing.yaml"), "missing.yaml", 2), (("--quantise", "int3"), "int8", 2),
 ], ids=["host", "tls", "port", "limits", "quantise"])
-def test_wrong_options_are_told_plainly(bundle_path: Path, arguments: tuple[str, ...], word: str, code: int) -> None:
-    process = start(str(bundle_path), *arguments)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == code, said
+def test_wrong_options_are_told_plainly(verb_here: Callable[..., tuple[Any, str]], bundle_path: Path,
+                                        arguments: tuple[str, ...], word: str, code: int) -> None:
+    ended, said = verb_here(str(bundle_path), *arguments)
+    assert ended == code, said
     assert word in said
     assert "remedy" in said
     assert "Traceback" not in said

@@ -22,14 +22,21 @@ from openautoglm.train.settings import TrainSettings
 SETTINGS = {"passes": 5, "batch": 8, "row_tokens": 48, "lr": 0.01, "layout": "shared", "ema_decay": 0.9,
             "label_smoothing": 0.1, "accumulation": 2, "checkpoint_every_steps": 3, "tensorboard": False}
 WORKER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from test_resume import SETTINGS, full_run
-for event in full_run(Path(sys.argv[1])):
-    print(event.step, flush=True)
-    time.sleep(0.02)
+from test_resume import full_run
+for _ in sys.stdin:  # each line starts a run in a child, so that the imports are paid once
+    child = os.fork()
+    if not child:
+        print("child", os.getpid(), flush=True)
+        for event in full_run(Path(sys.argv[1])):
+            print(event.step, flush=True)
+            time.sleep(0.02)
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
 """
 
 
@@ -55,20 +62,25 @@ def _one_thread():
 def start(folder: Path) -> subprocess.Popen[str]:
     paths = [str(Path(__file__).parent), *sys.path]
     return subprocess.Popen([sys.executable, "-c", WORKER, str(folder)], stdout=subprocess.PIPE, text=True,
-                            stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
+                            stdin=subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
 
 
 @pytest.mark.slow
 def test_killed_anywhere_resumes_bit_for_bit(tmp_path):
     list(full_run(tmp_path / "whole"))
     chance = random.Random()
-    for _ in range(2):
-        worker = start(tmp_path / "killed")
+    with start(tmp_path / "killed") as worker:
+        assert worker.stdin is not None
         assert worker.stdout is not None
-        worker.stdout.readline()
-        time.sleep(chance.uniform(0, 0.4))
-        worker.send_signal(signal.SIGKILL)
-        worker.communicate()
+        for _ in range(2):
+            print("run", file=worker.stdin, flush=True)
+            child = int(worker.stdout.readline().removeprefix("child "))
+            assert worker.stdout.readline().strip().isdigit(), "it has made no step"
+            time.sleep(chance.uniform(0, 0.4))
+            os.kill(child, signal.SIGKILL)
+            while worker.stdout.readline() != "ended\n":
+                pass
+        worker.stdin.close()
     list(full_run(tmp_path / "killed"))
     assert recorded(tmp_path / "killed") == recorded(tmp_path / "whole")
     assert [line["step"] for line in recorded(tmp_path / "killed")] == list(range(1, 21))
