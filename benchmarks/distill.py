@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openautoglm.core.files import atomic_write, fingerprint, read_json
+from openautoglm.core.files import atomic_write, fingerprint, read_json, sha256_file
 from openautoglm.data.jsonl import encode_example, read_examples
 from openautoglm.engine.sampling import Sampling
 from openautoglm.evaluate.run import group_cases, score
@@ -86,12 +86,17 @@ class Cell:
     def identity(self) -> str:
         """Changes with everything that changes the student's figures."""
         return fingerprint([self.way, self.settings.model_dump(mode="json"), self.train.numeric(), dict(
-            open_bundle(self.teacher).card.files), self.options.cases])[:16]
+            open_bundle(self.teacher).card.files), sha256_file(self.texts or self.examples), self.options.cases])[:16]
+
+    @property
+    def examples(self) -> Path:
+        """The run's training data."""
+        return self.run / "data" / "train.jsonl"
 
     def data(self, folder: Path) -> Path:
         """The examples that it learns."""
         if self.texts is None:
-            return self.run / "data" / "train.jsonl"
+            return self.examples
         path = folder / "texts.jsonl"
         if not path.is_file():
             with atomic_write(path) as file:
