@@ -92,9 +92,11 @@ def weigh(plan: Plan, folder: Path | None = None) -> Facts:
     maker, checkpoint = _maker(plan), None if folder is None else Checkpoint(folder)
     graph = build(plan.spec)
     rewrite(graph, rules_for(plan.family, plan.quantise, stored=checkpoint.forms if checkpoint else {}))
-    small = replace(plan, cache=replace(plan.cache, pages=1))
-    facts: Facts = maker.weigh(graph, small, checkpoint) if plan.family == "native" else maker.weigh(graph, small)
-    return replace(facts, cache_bytes=plan.cache.bytes)
+    if plan.family != "native":
+        facts: Facts = maker.weigh(graph, plan)
+        return facts
+    small = replace(plan, cache=replace(plan.cache, pages=1))  # a cache of many pages need not be had to be counted
+    return replace(maker.weigh(graph, small, checkpoint), cache_bytes=plan.cache.bytes)
 
 
 def load_hidden(model: str | Path | OnDisk, program: Program, *, rules: bool | Iterable[Rule] = True,
