@@ -89,7 +89,8 @@ def test_a_quantisation_is_what_its_plan_says() -> None:
         told = None if seen is None else Shown(seen.tokens, seen.longest)
         assert found.work_bytes == max(sum(parts.values()) for parts in moments(spec, base, told).values())
         assert found.state_bytes == (0 if told is None else state_bytes(spec, told))
-        cost = compression_cost(spec, make_recipe({"recipe": [base.method]}), MUCH, calibration_tokens=32 * 64, length=64)
+        recipe = make_recipe({"recipe": [base.method]})
+        cost = compression_cost(spec, recipe, MUCH, calibration_tokens=32 * 64, length=64)
         own = [sum(parts.values()) for moment, parts in cost.moments.items() if moment != "measuring"]
         assert max(own) == found.total_bytes + 60_000_000
 

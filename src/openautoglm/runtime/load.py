@@ -90,13 +90,15 @@ def weigh(plan: Plan, folder: Path | None = None) -> Facts:
         BundleError, GraphError, ResourceError, MissingExtraError: as `load_program`.
     """
     maker, checkpoint = _maker(plan), None if folder is None else Checkpoint(folder)
+    facts: Facts
     graph = build(plan.spec)
     rewrite(graph, rules_for(plan.family, plan.quantise, stored=checkpoint.forms if checkpoint else {}))
     if plan.family != "native":
-        facts: Facts = maker.weigh(graph, plan)
+        facts = maker.weigh(graph, plan)
         return facts
     small = replace(plan, cache=replace(plan.cache, pages=1))  # a cache of many pages need not be had to be counted
-    return replace(maker.weigh(graph, small, checkpoint), cache_bytes=plan.cache.bytes)
+    facts = maker.weigh(graph, small, checkpoint)
+    return replace(facts, cache_bytes=plan.cache.bytes)
 
 
 def load_hidden(model: str | Path | OnDisk, program: Program, *, rules: bool | Iterable[Rule] = True,
