@@ -44,7 +44,6 @@ TRAIN: dict[str, dict[str, Any]] = {
     "S, 64 rows in 4 parts": {"model": "S", "train": {"batch": 64, "accumulation": 4}},
     "S, 16 rows, states in files": {"model": "S", "train": {"batch": 16, "offload": True}},
     "11 M, 64 rows": {"model": "11 M", "train": {"batch": 64}},
-    "11 M, 8 rows, bf16": {"model": "11 M", "train": {"batch": 8, "precision": "bf16"}},
     "E2E-like task, 3 M, autoglm train": {"task": True}}
 COMPRESS: dict[str, dict[str, Any]] = {
     "11 M, rtn, autoglm compress": {"model": "11 M", "recipe": "rtn", "verb": True},

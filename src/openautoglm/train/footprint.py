@@ -163,5 +163,6 @@ def kept_values(training: Training) -> tuple[int, tuple[int, int]]:
 def _validation(training: Training) -> int:
     """What a forward pass over the validation set takes; nothing is kept there."""
     spec, width = training.spec, 2 if training.bf16 else 4
-    passing = 4 * 3 * spec.hidden_size + width * max(3 * spec.ffn_size, 2 * spec.query_size + 3 * spec.kv_size)
+    wide = (8 if training.adapters else 3) * spec.ffn_size
+    passing = 4 * 3 * spec.hidden_size + width * max(wide, 2 * spec.query_size + 3 * spec.kv_size)
     return int(HOLES * _VALIDATION_TOKENS * passing) + _CHUNKS * max(_CHUNK_BYTES, 128 * spec.vocab_size)

@@ -20,8 +20,9 @@ _OF_PRODUCTS = 0.85
 """Share of the rate of large square products that the products of a step reach."""
 _PASSES = 6
 """How often what a layer keeps passes through memory: written and read forward, read backward, its gradient alike."""
-_OPTIMISER_BYTES = {"fp32": 44, "8bit": 40}
-"""Bytes a parameter that a step of the optimiser reads and writes: zeroing, the norm, clipping, the update."""
+_OPTIMISER_BYTES = {"fp32": 44, "8bit": 400}
+"""Bytes a parameter that a step of the optimiser reads and writes: zeroing, the norm, clipping, the update; in eight
+bits some forty passes over pieces that are decoded and coded again."""
 
 
 def training_cost(training: Training, tokens: float, machine: Machine, limits: MachineFacts, *,
