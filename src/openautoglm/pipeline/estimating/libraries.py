@@ -53,7 +53,8 @@ def _measured(kind: Kind) -> int:
 
 def _train(*, adapters: bool) -> None:
     """A step of training of a model as small as can be."""
-    import openautoglm.cli.main
+    import typer  # noqa: F401  # what the command itself brings
+
     import openautoglm.pipeline.learn  # noqa: F401
     from openautoglm.data.tokens import store_from_ids
     from openautoglm.models import hf
@@ -74,8 +75,8 @@ def _train(*, adapters: bool) -> None:
 def _compress() -> None:
     """Products and factors, as quantisation makes them."""
     import torch
+    import typer  # noqa: F401
 
-    import openautoglm.cli.main
     import openautoglm.compress.quantise
     import openautoglm.models.quantised_bundle
     import openautoglm.pipeline.compressing.run  # noqa: F401
