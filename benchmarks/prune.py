@@ -16,7 +16,7 @@ import argparse
 import shutil
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from openautoglm.pipeline.recovery import Recovery
 
 METRICS = ("bleu", "rouge_l")
 BATCHES = (1, 8)
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PROMPT = 24
 
 
@@ -70,44 +71,49 @@ def scores(name: str, bundle: Bundle, options: argparse.Namespace) -> dict[str, 
             for split, by in told["splits"].items()}
 
 
-def load(path: Path, threads: int) -> Engine:
+def load(path: Path, threads: int, dtype: Any) -> Engine:
     """An engine that never stops by itself."""
-    return open_engine(path, ProgramSettings(threads=threads or None, max_wanted=max(BATCHES), cache_tokens=8192),
-                       EngineSettings(prefix_cache=False), stop_ids=[])
+    settings = ProgramSettings(threads=threads or None, dtype=dtype, max_wanted=max(BATCHES), cache_tokens=8192)
+    return open_engine(path, settings, EngineSettings(prefix_cache=False), stop_ids=[])
 
 
-def tokens_per_s(engine: Engine, batch: int, tokens: int) -> float:
+def tokens_per_s(engine: Engine, batch: int, tokens: int, clock: Callable[[], float]) -> float:
     """Of one run: the prompt's step included, loading not."""
     vocabulary = engine.limits.vocab_size
     prompts = [[(7 * place + number) % vocabulary for place in range(PROMPT)] for number in range(batch)]
-    began = time.perf_counter()
+    began = clock()
     engine.generate(prompts, Decoding(max_new_tokens=tokens))
-    return batch * tokens / (time.perf_counter() - began)
+    return batch * tokens / (clock() - began)
+
+
+def key_of(threads: int, batch: int, options: argparse.Namespace) -> str:
+    """The name of pairs that were measured alike."""
+    return f"{threads} threads, batch {batch}, {options.clock} clock"
 
 
 def pairs(parent: Path, child: Path, threads: int, options: argparse.Namespace, told: dict[str, Any]) -> None:
     """Time the pairs that are missing; each is kept as soon as it is there."""
-    lacking = [batch for batch in BATCHES
-               if len(told["pairs"].get(f"{threads}x{batch}", ())) < options.pairs]
+    keys = {batch: key_of(threads, batch, options) for batch in BATCHES}
+    lacking = [batch for batch in BATCHES if len(told["pairs"].get(keys[batch], ())) < options.pairs]
     if not lacking:
         return
-    engines = [load(path, threads) for path in (parent, child)]
+    engines, clock = [load(path, threads, options.dtype) for path in (parent, child)], CLOCKS[options.clock]
     for engine in engines:
         for batch in BATCHES:
-            tokens_per_s(engine, batch, 32)
+            tokens_per_s(engine, batch, 32, clock)
     with progress(options.pairs * len(lacking), f"pairs, {threads or 'all'} threads", "pairs") as bar:
         for number in range(options.pairs):
             for batch in lacking:
-                found = told["pairs"].setdefault(f"{threads}x{batch}", [])
+                found = told["pairs"].setdefault(keys[batch], [])
                 if len(found) <= number:
                     order = (0, 1) if number % 2 == 0 else (1, 0)  # who is first changes
-                    rates = {place: tokens_per_s(engines[place], batch, options.tokens) for place in order}
+                    rates = {place: tokens_per_s(engines[place], batch, options.tokens, clock) for place in order}
                     found.append([rates[0], rates[1]])
                     write_json(options.folder / "prune.json", told)
                 bar.advance(1)
 
 
-def report(told: dict[str, Any], threads: Sequence[int]) -> None:
+def report(told: dict[str, Any], options: argparse.Namespace) -> None:
     """Print scores and speeds as tables."""
     for split in ("valid", "test"):
         if told["scores"]:
@@ -116,9 +122,9 @@ def report(told: dict[str, Any], threads: Sequence[int]) -> None:
                                            f"({after[key] / before[key]:.1%})" for key in METRICS))
     print("| threads | batch | pairs | parent, tokens/s | pruned | times as fast, median | least and greatest |")
     print("|---|---|---|---|---|---|---|")
-    for count in threads:
+    for count in options.threads:
         for batch in BATCHES:
-            found = told["pairs"][f"{count}x{batch}"]
+            found = told["pairs"][key_of(count, batch, options)]
             ratios = [after / before for before, after in found]
             middle = [statistics.median(column) for column in zip(*found, strict=True)]
             print(f"| {count or 'all'} | {batch} | {len(found)} | {middle[0]:,.0f} | {middle[1]:,.0f} | "
@@ -139,7 +145,12 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[2], help="0: as the engine chooses")
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--tokens", type=int, default=400, help="that a sequence generates in a run")
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall",
+                        help="cpu: the time of the process, for a busy machine")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="both are computed in")
     options = parser.parse_args(given)
+    if options.clock == "cpu" and options.threads != [1]:
+        parser.error("--clock cpu needs --threads 1: threads that wait for each other burn time too")
     if (options.bundle is None) == (options.shape is None) or (options.bundle is not None and options.run is None):
         parser.error("give a bundle with its --run, or a --shape")
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -148,8 +159,8 @@ def main(given: Sequence[str] | None = None) -> None:
         child = pruned_of_shape(parent, options)
     else:
         parent, child = options.bundle, pruned_of_run(options)
-    made_of = fingerprint([[sha256_file(file) for file in sorted(path.glob("model*.safetensors"))] + [options.tokens]
-                           for path in (parent, child)])
+    weights = [sha256_file(file) for path in (parent, child) for file in sorted(path.glob("model*.safetensors"))]
+    made_of = fingerprint([weights, options.tokens, options.dtype])
     file = options.folder / "prune.json"
     told = read_json(file) if file.is_file() else {}
     if told.get("made_of") != made_of:
@@ -160,7 +171,7 @@ def main(given: Sequence[str] | None = None) -> None:
         write_json(file, told)
     for threads in options.threads:
         pairs(parent, child, threads, options, told)
-    report(told, options.threads)
+    report(told, options)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 
 from command_line import autoglm
 from openautoglm.core.errors import CompressError, TrainError
+from openautoglm.core.values import Example, Origin
+from openautoglm.evaluate.run import group_cases
+from openautoglm.evaluate.settings import EvaluateSettings
 from openautoglm.models.bundle import open_bundle
 from openautoglm.pipeline.compressing import measure as measuring
 from openautoglm.pipeline.compressing import run as running
@@ -16,6 +20,7 @@ from openautoglm.pipeline.compressing.material import Material, of_files, of_run
 from openautoglm.pipeline.compressing.measure import weigh
 from openautoglm.pipeline.compressing.recipe import Recipe, make_recipe
 from openautoglm.pipeline.compressing.run import compress_bundle
+from openautoglm.pipeline.engines import author_of
 
 SMALL: dict[str, Any] = {"cases": 6, "texts": 6, "calibration": 16, "quality": 0.01,
                          "evaluate": {"metrics": ["bleu", "chrf"]}}
@@ -166,6 +171,19 @@ def test_files_are_split_into_shown_and_measured(finished: Path) -> None:
     assert len(apart.examples) > len(shown)
     ids, first = apart.texts(bundle, 2)[0]
     assert 1 <= first < len(ids)
+
+
+def test_plain_text_has_bits_per_byte(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = open_bundle(finished / "runs/tiny/bundle")
+    texts = ["Echo is a cheap place in the park.", "Greek food", "too long for the model " * 3000]
+    cases = group_cases([Example("", text, Origin("", 0)) for text in texts])
+    told = {"peak_bytes": 1, "weight_bytes": 1, "cache_bytes": 1, "load_s": 1.0, "target": "", "tokens_per_s_1": 1.0,
+            "tokens_per_s_8": 1.0}
+    monkeypatch.setattr(measuring, "weigh", lambda *_: told)
+    found = measuring.measure(bundle, bundle, Material(cases, []), 2, EvaluateSettings(), running_settings())
+    said = author_of(bundle, running_settings()).likelihoods(cases[:2], texts[:2])
+    bits = -sum(one.logprob for one in said) / sum(one.bytes for one in said) / math.log(2)
+    assert found.scores == {"bits_per_byte": pytest.approx(bits)}
 
 
 def test_a_bundle_that_cannot_be_served_is_told(tmp_path: Path) -> None:
