@@ -125,3 +125,9 @@ def test_tasks_are_frozen() -> None:
     task = make_task({"data": {"train": "a.csv", "source": "s", "target": "t"}})
     with pytest.raises(ValueError, match="frozen"):
         task.seed = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["e2e/task.yaml", "e2e/compress.yaml", "quickstart/task.yaml"])
+def test_the_examples_are_valid(name: str) -> None:
+    task = load_task(Path(__file__).parents[2] / "examples" / name, {})
+    assert (task.recipe() is not None) == name.endswith("compress.yaml")
