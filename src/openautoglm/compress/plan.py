@@ -19,7 +19,7 @@ _PIECES = 5
 """Copies of a piece of at most `CHUNK_VALUES` weights that are in use at a time: values, tries, errors, codes."""
 _SQUARES = {"gptq": 5, "awq": 4}
 """Matrices [I, I] in use at a time: the Hessian, its copy, its factors."""
-_OVERHEAD_BYTES = 64 << 20
+OVERHEAD_BYTES = 64 << 20
 """What torch's libraries take once they compute, and what the allocator does not give back."""
 _SHARE_OF_FREE = 0.8
 
@@ -108,7 +108,7 @@ def moments(spec: GlmSpec, base: Base, shown: Shown | None, *, copies: int = 0) 
     found["tables"] = {"embedding and head": _tables(spec, base),
                        "pieces at work": _pieces(spec.vocab_size * spec.hidden_size),
                        "statistics of inputs": squares * spec.hidden_size**2 * 4}
-    return {name: {"libraries at work": _OVERHEAD_BYTES, **parts} for name, parts in found.items()}
+    return {name: {"libraries at work": OVERHEAD_BYTES, **parts} for name, parts in found.items()}
 
 
 def _pieces(weights: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from openautoglm.compress.plan import Shown, state_bytes
+from openautoglm.compress.plan import OVERHEAD_BYTES, Shown, state_bytes
 from openautoglm.compress.plan import moments as quantising
 from openautoglm.compress.prune.settings import PruneSettings
 from openautoglm.compress.settings import MixedSettings, RtnSettings
@@ -136,8 +136,8 @@ def _measuring(spec: GlmSpec, folder: Path | None, length: int, dtype: ComputeTy
     plan = planned(spec, settings, folder)
     weights = folder if folder is not None and has_weights(folder) else None
     facts = weigh(with_cache(plan, _TOGETHER * min(LONGEST, length)), weights)
-    return {"weights of both": 2 * facts.weight_bytes, "keys and values": 2 * facts.cache_bytes,
-            "activations": 2 * facts.activation_bytes}
+    return {"libraries at work": OVERHEAD_BYTES, "weights of both": 2 * facts.weight_bytes,
+            "keys and values": 2 * facts.cache_bytes, "activations": 2 * facts.activation_bytes}
 
 
 def _named(spec: GlmSpec, steps: list[Step], tokens: int | None, length: int, recipe: Recipe) -> dict[str, str]:
