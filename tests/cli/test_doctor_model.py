@@ -159,7 +159,7 @@ def test_a_version_of_the_registry_is_found(ask: Callable[..., Any], bundle: Pat
 
 def test_the_server_takes_the_profile(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Any] = []
-    monkeypatch.setattr(serve, "_run", lambda places, given, more, program, engine: not taken.append(program))
+    monkeypatch.setattr(serve, "_run", lambda places, given, more, program, engine, watch: not taken.append(program))
     path, nice = tmp_path / "profile.yaml", os.getpriority(os.PRIO_PROCESS, 0)
     path.write_text(f"program: {{threads: 3, cache_tokens: 512}}\nprocess: {{nice: {nice}}}\n")
     runner = CliRunner()

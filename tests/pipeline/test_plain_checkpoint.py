@@ -17,10 +17,11 @@ from openautoglm.models.bundle import open_bundle
 from openautoglm.models.card import CARD_NAME
 from openautoglm.pipeline.compressing import measure as measuring
 from openautoglm.pipeline.compressing import run as running
+from openautoglm.pipeline.compressing.checks import metric_faults
 from openautoglm.pipeline.compressing.material import of_files
 from openautoglm.pipeline.compressing.options import material_of
 from openautoglm.pipeline.compressing.plain import open_parent
-from openautoglm.pipeline.compressing.recipe import make_recipe
+from openautoglm.pipeline.compressing.recipe import Recipe, make_recipe
 from openautoglm.pipeline.compressing.run import Outcome, compress_bundle
 from openautoglm.text.tokenizer import Tokenizer
 
@@ -88,7 +89,7 @@ def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path, texts: 
     assert outcome.child.kl is not None
     assert 0 <= outcome.child.kl < 0.5
     assert outcome.child.perplexity == pytest.approx(outcome.parent.perplexity, rel=0.6)
-    assert (outcome.metric, outcome.parent.scores) == ("perplexity", {})
+    assert (outcome.metric, list(outcome.parent.scores)) == ("perplexity", ["bits_per_byte"])
     facts = bundle.card.scores["compression"]
     assert set(facts["parent_files"]) == set(before) - {"model.safetensors.index.json"}
     assert {file.name: file.stat().st_mtime_ns for file in checkpoint.iterdir()} == before
@@ -201,3 +202,9 @@ def test_damaged_checkpoints_are_named(checkpoint: Path, tmp_path: Path, damage:
     with pytest.raises(kind, match=message) as caught:
         open_parent(tmp_path / "it")
     assert caught.value.remedy
+
+
+def test_bits_per_byte_may_count_where_texts_are_plain() -> None:
+    recipe = Recipe.model_validate({"recipe": "rtn", "metric": "bits_per_byte"})
+    assert list(metric_faults(recipe, paired=False, fields=False)) == []
+    assert [key for key, _, _ in metric_faults(recipe, paired=True, fields=False)] == [("metric",)]

@@ -41,7 +41,7 @@ def metric_faults(recipe: Recipe, *, paired: bool, fields: bool) -> Iterator[Fou
     from openautoglm.evaluate.registry import METRICS
 
     key = metric_of(recipe, paired)
-    if key == "perplexity":
+    if key == "perplexity" or (key == "bits_per_byte" and not paired):
         return
     metric, asked, place = METRICS[key], recipe.evaluate.metrics, ("metric",)
     if metric.needs == "likelihoods" or metric.better == "neither":
