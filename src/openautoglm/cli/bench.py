@@ -59,7 +59,7 @@ Seed = Annotated[int, _O(min=0, help="Of arrivals, lengths, words and sampling."
 Quantise = Annotated[str | None, _O(help="BUNDLE: round the weights when loading, int8 or int4.")]
 Group = Annotated[int | None, _O(help="BUNDLE: weights that share a scale: 32, 64, 128; 0: a row.")]
 Target = Annotated[str, _O(help="BUNDLE: what runs it: auto, native, torch:cpu or torch:cuda.")]
-Threads = Annotated[int | None, _O(min=1, help="BUNDLE: threads; left out, the cores there are.")]
+Threads = Annotated[int | None, _O(min=1, help="BUNDLE: threads; left out, the cores of use.")]
 MaxBatch = Annotated[int | None, _O(min=1, help="BUNDLE: most sequences that run together.")]
 MaxBatchTokens = Annotated[int | None, _O(min=1, help="BUNDLE: most token rows of a step.")]
 MaxWait = Annotated[float | None, _O(min=0, help="BUNDLE: most seconds that a request waits for company.")]

@@ -59,7 +59,7 @@ def serve(
     target: Annotated[str, typer.Option(help="What runs the model: auto, native, torch:cpu or torch:cuda.")] = "auto",
     quantise: Annotated[str | None, typer.Option(help="Round the weights when loading: int8 or int4.")] = None,
     group: Annotated[int | None, typer.Option(help="Weights that share a scale: 32, 64, 128; 0: a row.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; left out, the cores there are.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; left out, the cores of use.")] = None,
     memory_limit: Annotated[str | None, typer.Option(help="Most memory for the model, e.g. 2GiB.")] = None,
     cache_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that the cache holds.")] = None,
     max_batch: Annotated[int | None, typer.Option(min=1, help="Sequences that run together.")] = None,
