@@ -99,6 +99,10 @@ def test_a_prompt_streams(language: Language, open_page: Open) -> None:
         assert MODEL in page.text_content("#models-rows")
         assert complaints(seen.complaints) == []
         assert {url for url in seen.urls if not url.startswith(f"{server.url}/")} == set()
+        anew = page.evaluate("() => { document.getElementById('send').click(); "
+                             "return document.getElementById('count-end').textContent; }")
+        assert anew == "–"  # the last answer's figures go at once
+        ended(page)
 
 
 def test_stop_ends_the_request_at_the_server(language: Language, open_page: Open) -> None:

@@ -99,6 +99,7 @@ export class Playground {
     this.#transcript.turn("model", "", mode === "chat" ? "Model" : "");
     const talk = this.#talk = new Talk();
     this.#buttons();
+    this.#counts(talk); // at once: the last answer's figures are not this one's
     const ticking = setInterval(() => this.#talk === talk && this.#counts(talk), 100);
     let trouble = null;
     try {
