@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
+import importlib.metadata
 import json
 import os
 import shutil
@@ -35,7 +35,8 @@ def environment(*first: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the package was installed into."""
-    if any(importlib.util.find_spec(name) is None for name in ("setuptools", "pip")):
+    # not find_spec: looking for pip's switches setuptools' own distutils off in this process, and torch.compile with it
+    if not {"setuptools", "pip"} <= {found.name for found in importlib.metadata.distributions()}:
         pytest.skip("installing the example without the network takes pip and setuptools")
     folder, source = tmp_path_factory.mktemp("installed"), tmp_path_factory.mktemp("source") / "custom_operator"
     for file in (ROOT / "examples/custom_operator").rglob("*"):  # building writes beside the sources
