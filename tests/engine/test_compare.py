@@ -56,6 +56,9 @@ def test_a_model_is_no_way_from_itself(folder: Path) -> None:
     assert found.tokens == sum(len(ids) - first for ids, first in TEXTS)
     assert (found.kl, found.agreement) == (0.0, 1.0)
     assert found.nll[0] == found.nll[1]
+    engine = opened(folder)
+    assert compare(engine, engine, TEXTS) == found  # one engine read once is both
+    assert engine.pool.held == 0
 
 
 def test_figures_are_those_of_whole_forward_passes(folder: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class Divergence:
 
 def compare(first: Engine, second: Engine, texts: Sequence[Text], advance: Callable[[int], None] = lambda done: None
             ) -> Divergence:
-    """Feed texts to two idle engines in step, and compare what they predict.
+    """Feed texts to two idle engines in step, and compare what they predict; one engine may be given as both.
 
     Args:
         advance: is told of every group of texts that is done, how many.
@@ -81,7 +82,11 @@ def compare(first: Engine, second: Engine, texts: Sequence[Text], advance: Calla
 def _steps(first: Engine, second: Engine, group: Sequence[Text]
            ) -> tuple[Iterator[list[tuple[int, int]]], Iterator[Float32], Iterator[Float32]]:
     """Which token of which text each step predicts, and the logits of both programs."""
-    return _places(group), follow(first.program, first.pool, group), follow(second.program, second.pool, group)
+    one = follow(first.program, first.pool, group)
+    if first is second:
+        one, same = tee(one)
+        return _places(group), one, same
+    return _places(group), one, follow(second.program, second.pool, group)
 
 
 def _places(group: Sequence[Text]) -> Iterator[list[tuple[int, int]]]:

@@ -91,10 +91,11 @@ def measure(bundle: Bundle, parent: Bundle, material: Material, texts: int, eval
     settings = program.model_copy(update={"cache_tokens": _TOGETHER * LONGEST, "max_wanted": _TOGETHER})
     scores = (_scores(bundle, material, evaluate, settings) if material.paired
               else _bits_per_byte(bundle, material, settings))
-    one, other = (open_engine(each.path, settings, vocab_size=each.tokenizer.vocab_size) for each in (parent, bundle))
+    same = bundle.path == parent.path
+    other = open_engine(bundle.path, settings, vocab_size=bundle.tokenizer.vocab_size)
+    one = other if same else open_engine(parent.path, settings, vocab_size=parent.tokenizer.vocab_size)
     with progress(len(given), "compare", "texts") as bar:
         found = compare(one, other, given, bar.advance)
-    same = bundle.path == parent.path
     return Measured(
         size_bytes=size_of(bundle), scores=scores, perplexity=found.perplexity[1], kl=None if same else found.kl,
         agreement=None if same else found.agreement, tokens=found.tokens, **_weights_and_rates(weighed))

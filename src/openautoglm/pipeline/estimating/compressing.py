@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from openautoglm.compress.plan import OVERHEAD_BYTES, Shown, state_bytes
@@ -30,6 +31,8 @@ _RATE = 0.5
 """Share of the rate of products that the small and triangular products of a quantisation reach."""
 _RTN_PASSES = 40
 """How often the values of a weight pass through memory while it is rounded, coded, compared and written."""
+_SCALE_BITS = 32
+"""Of a group's scale, and of its zero point."""
 _SEARCHED = 9
 """How many scales of a group are tried where they are searched."""
 
@@ -58,7 +61,7 @@ def compression_cost(spec: GlmSpec, recipe: Recipe, limit: int, folder: Path | N
             name = f"{step.method}: {moment}"
             if name not in found or sum(found[name].values()) < sum(sizes.values()):
                 found[name] = sizes
-    found["measuring"] = _measuring(spec, folder, length, dtype)
+    found["measuring"] = _measuring(spec, recipe, folder, length, dtype)
     libraries = library_bytes("compress")
     found = {moment: {**parts, LIBRARIES: libraries} for moment, parts in found.items()}
     peak = max(sum(parts.values()) for parts in found.values())
@@ -129,15 +132,35 @@ def _seconds(step: Step, spec: GlmSpec, shown: Shown | None) -> float:
     return seconds + spec.layers * (walk + sums + factor + tried + errors) / rate
 
 
-def _measuring(spec: GlmSpec, folder: Path | None, length: int, dtype: ComputeType | None) -> dict[str, int]:
-    """Two engines at once: the parent's, and the parent's again or the child's, which is smaller."""
+def _measuring(spec: GlmSpec, recipe: Recipe, folder: Path | None, length: int, dtype: ComputeType | None
+               ) -> dict[str, int]:
+    """Two engines at once: the parent's, and the largest child's beside it."""
     settings = ProgramSettings(cache_tokens=_TOGETHER * LONGEST, max_wanted=_TOGETHER, dtype=dtype,
                                threads=len(os.sched_getaffinity(0)))
     plan = planned(spec, settings, folder)
     weights = folder if folder is not None and has_weights(folder) else None
     facts = weigh(with_cache(plan, _TOGETHER * min(LONGEST, length)), weights)
-    return {"libraries at work": OVERHEAD_BYTES, "weights of both": 2 * facts.weight_bytes,
+    ways = [plan.steps for plan in candidates(spec, recipe)] if recipe.recipe == "auto" else [recipe.recipe]
+    return {"libraries at work": OVERHEAD_BYTES, "weights of the parent": facts.weight_bytes,
+            "weights of the child": max(_child_bytes(spec, way, facts.weight_bytes) for way in ways),
             "keys and values": 2 * facts.cache_bytes, "activations": 2 * facts.activation_bytes}
+
+
+def _child_bytes(spec: GlmSpec, steps: Sequence[Step], parent: int) -> int:
+    """What a child's weights take in the engine: as its last quantisation stores them, else the parent's at most."""
+    last = next((step for step in reversed(steps) if isinstance(step, QUANTISING)), None)
+    if last is None:
+        return parent
+    form, bits = (last.base, 8) if isinstance(last, MixedSettings) else (last, last.bits)
+    scale = _SCALE_BITS * (1 if form.symmetric else 2)
+
+    def stored(weights: int, bits: int, columns: int) -> float:
+        return weights * (bits + (scale / (form.group or columns) if bits <= 8 else 0)) / 8
+
+    table = spec.vocab_size * spec.hidden_size
+    tables = [max(form.embedding_bits, form.head_bits)] if spec.tied else [form.embedding_bits, form.head_bits]
+    layer = sum(stored(slot.weights, bits, slot.columns) for slot in slots(spec).values())
+    return int(spec.layers * layer + sum(stored(table, each, spec.hidden_size) for each in tables))
 
 
 def _named(spec: GlmSpec, steps: list[Step], tokens: int | None, length: int, recipe: Recipe) -> dict[str, str]:
