@@ -109,7 +109,7 @@ class Distil:
         if self._top is not None:
             (files, rows), to = self._top, inputs.labels.device
             where = rows(batch.targets)
-            shares, ids, rest = (torch.from_numpy(files.arrays[name][where]).to(to)
+            shares, ids, rest = (torch.from_numpy(files.read(name, where)).to(to)
                                  for name in ("shares", "ids", "rest"))
             return Top(shares, ids.long(), rest)
         if not self._settings.alpha:

@@ -5,6 +5,7 @@ Every token of a store has a row, but a prompt is there once for all examples of
 
 from __future__ import annotations
 
+import mmap
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -96,7 +97,7 @@ class RowFiles:
         if self._state is None and (free := shutil.disk_usage(folder).free) < size:
             raise ResourceError(f"the cache takes {size / 2**30:.2f} GiB, the disk has {free / 2**30:.2f} GiB free",
                                 where=where, remedy="free disk space, or switch the cache off")
-        self.arrays = {name: self._map(name, width, dtype) for name, (width, dtype) in columns.items()}
+        self._arrays = {name: self._map(name, width, dtype) for name, (width, dtype) in columns.items()}
         if self._state is None:
             self._note(0, finished=False)
 
@@ -118,13 +119,20 @@ class RowFiles:
                     rows = rows_of(batch)
                     kept = rows >= 0
                     for name, values in compute(batch).items():
-                        self.arrays[name][rows[kept]] = values[kept]
+                        self._arrays[name][rows[kept]] = values[kept]
                     if number % _FLUSH_EVERY == 0:
                         self._note(number, finished=False)
                 bar.advance(batch.examples)
         self._note(0, finished=True)
 
-    def _map(self, name: str, width: int, dtype: DTypeLike) -> NDArray[Any]:
+    def read(self, name: str, rows: Int64) -> NDArray[Any]:
+        """Copy some rows of a column; nothing of the file stays in the process."""
+        array = self._arrays[name]
+        found: NDArray[Any] = array[rows]
+        _let_go(array)
+        return found
+
+    def _map(self, name: str, width: int, dtype: DTypeLike) -> np.memmap[Any, Any]:
         path = self._folder / f"{name}.bin"
         fresh = self._state is None
         return np.memmap(path, dtype, "w+" if fresh else "r+", shape=(self._rows, width))
@@ -138,7 +146,14 @@ class RowFiles:
 
     def _note(self, batches: int, *, finished: bool) -> None:
         """Write down how far the arrays are filled, after they are on disk."""
-        for array in self.arrays.values():
-            array.flush()  # type: ignore[attr-defined]
+        for array in self._arrays.values():
+            array.flush()
+            _let_go(array)
         self._state = {"identity": self._identity, "batches": batches, "finished": finished}
         write_json(self._folder / "rows.json", self._state)
+
+
+def _let_go(array: np.memmap[Any, Any]) -> None:
+    """Take a mapped file out of the process's memory; the system keeps what it wants of it, and writes the rest."""
+    if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]

@@ -66,7 +66,7 @@ class FrozenStates:
         """Where the walk over a batch begins; None once one of the layers has thawed."""
         if depth(bare(model)) < self.layers:
             return None
-        hidden = self._files.arrays["hidden"][self._rows(batch.tokens)]
+        hidden = self._files.read("hidden", self._rows(batch.tokens))
         return Start(self.layers, torch.from_numpy(hidden).to(self._device))
 
 
