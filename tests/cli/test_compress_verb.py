@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,24 +76,10 @@ def test_what_is_wrong_is_said_before_anything_runs(finished: Path, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_stopped_call_goes_on(finished: Path, tmp_path: Path, material: Material, monkeypatch: pytest.MonkeyPatch
-                                ) -> None:
+def test_a_stopped_call_goes_on(finished: Path, tmp_path: Path, material: Material, monkeypatch: pytest.MonkeyPatch,
+                                stopped: Callable[[Callable[[], Any]], list[str]]) -> None:
     parent, asked = open_bundle(finished / "runs/tiny/bundle"), recipe({"method": "rtn", "group": 0})
-    steps: list[str] = []
-    real = running.apply_step
-
-    def counted(step: Any, *rest: Any) -> Any:
-        steps.append(step.method)
-        return real(step, *rest)
-
-    def stopped(*_: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(running, "apply_step", counted)
-    with monkeypatch.context() as patch:
-        patch.setattr(running, "_with_figures", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            compress_bundle(parent, tmp_path / "out", asked, material)
+    steps = stopped(lambda: compress_bundle(parent, tmp_path / "out", asked, material))
     with monkeypatch.context() as patch:
         patch.setattr(running, "measure", lambda *_: pytest.fail("it was measured again"))
         outcome = compress_bundle(parent, tmp_path / "out", asked, material)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,24 +106,10 @@ def test_where_no_candidate_fits_the_run_goes_on_and_tells(folder: Path, monkeyp
     assert "Pareto" in easier.report.read_text()
 
 
-def test_a_stopped_stage_goes_on_and_a_section_taken_out_removes_its_bundle(folder: Path,
-                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_stage_goes_on_and_a_section_taken_out_removes_its_bundle(
+        folder: Path, stopped: Callable[[Callable[[], Any]], list[str]]) -> None:
     run = run_of(folder, recipe=[RTN], quality=0.5)
-    steps: list[str] = []
-    real = running.apply_step
-
-    def counted(step: Any, *rest: Any) -> Any:
-        steps.append(step.method)
-        return real(step, *rest)
-
-    def stopped(*_: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(running, "apply_step", counted)
-    with monkeypatch.context() as patch:
-        patch.setattr(running, "_with_figures", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            run_stages(run)
+    steps = stopped(lambda: run_stages(run))
     assert run_stages(run)["compress"] == "ran"
     assert steps == ["rtn"]
     task = yaml.safe_load((folder / "task.yaml").read_text())

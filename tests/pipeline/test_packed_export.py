@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from openautoglm.compress.quantise import quantise_checkpoint, tensors_of
+from openautoglm.compress.settings import RtnSettings
 from openautoglm.core.errors import BundleError, ResourceError, TaskError
 from openautoglm.engine import open as engine_open
 from openautoglm.engine.open import ProgramSettings, open_engine
@@ -17,9 +19,10 @@ from openautoglm.graph.recipe import Quantisation
 from openautoglm.models import hf
 from openautoglm.models.bundle import Bundle, export, open_bundle
 from openautoglm.models.bundle_writer import write_bundle
+from openautoglm.models.quantised_bundle import write_quantised_bundle
 from openautoglm.models.spec import GlmSpec
 from openautoglm.pipeline.sections import PackedTask
-from openautoglm.pipeline.stages.export import pack_weights
+from openautoglm.pipeline.stages.export import pack_compressed, pack_weights
 from openautoglm.pipeline.task import make_task
 from openautoglm.runtime import native
 from openautoglm.runtime.native_load import pack_checkpoint
@@ -92,6 +95,22 @@ def test_the_engine_finds_the_file_and_converts_nothing(tmp_path: Path, monkeypa
         assert answers(bundle.path, load=load, **settings) == expected
     with pytest.raises(AssertionError, match="were converted"):
         answers(plain.path, **settings)
+
+
+@pytest.mark.usefixtures("extension")
+def test_what_a_compression_wrote_is_packed_afterwards_in_bits_of_its_own(tmp_path: Path) -> None:
+    plain, asked = written(tmp_path / "plain", ()), (PackedTask(), PackedTask(format="int8"))
+    quantise_checkpoint(plain.path, tmp_path / "weights", RtnSettings(bits=4), None)
+    path = tmp_path / "int4"
+    write_quantised_bundle(path, plain, tensors_of(tmp_path / "weights"))
+    unpacked = answers(path)
+    for folder, names in ((plain.path, {"packed-fp32", "packed-int8-g32-fp32"}), (path, {"packed-fp32"})):
+        pack_compressed(folder, ())
+        assert not list(folder.glob("packed-*"))
+        pack_compressed(folder, asked)
+        files = {name for name in open_bundle(folder, packed=True).card.files if "packed" in name}
+        assert files == {file.name for file in folder.glob("packed-*")} == {f"{name}.safetensors" for name in names}
+    assert answers(path, load="map") == unpacked
 
 
 @pytest.mark.usefixtures("extension")

@@ -152,7 +152,8 @@ class ExportTask(Settings):
         "for llama.cpp.")
     packed: tuple[PackedTask, ...] = Field(
         default=(PackedTask(),), description="Packed files that the bundle holds beside its weights: `none`, `stored`, "
-        "`int8`, `int4`, a section, or a list of these. Each takes about as much disk as the weights in its format.")
+        "`int8`, `int4`, a section, or a list of these. Each takes about as much disk as the weights in its format. "
+        "A compressed bundle gets them too; one that is quantised, in its own bits alone.")
 
     @field_validator("to", mode="before")
     @classmethod

@@ -27,7 +27,7 @@ class ExportStage:
 
     def inputs(self, run: Run) -> Any:
         """Where copies go and what they are copies of, what is packed, and the name."""
-        smaller = {"compressed": run.state.begun("compress")} if run.task.compress and run.task.export.to else {}
+        smaller = {"compressed": run.state.begun("compress")} if run.task.compress else {}
         return {**run.task.export.model_dump(mode="json"), "name": run.task.name, **smaller}
 
     def results(self, run: Run) -> Sequence[Path]:
@@ -35,7 +35,7 @@ class ExportStage:
         return (run.bundle / "autoglm.json", *(run.base / path for path in run.task.export.to))
 
     def run(self, run: Run) -> dict[str, Any]:
-        """Write the bundle and its copies."""
+        """Write the bundle and its copies; what is packed is packed of the compressed bundle, too."""
         from openautoglm.export.export import export_model
         from openautoglm.models.bundle import open_bundle
         from openautoglm.models.bundle_writer import write_bundle
@@ -44,6 +44,8 @@ class ExportStage:
         bundle = write_bundle(run.bundle, model=trained.model(), spec=trained.spec, tokenizer=trained.tokenizer,
                               template=trained.template, dtype=trained.card.dtype, card_facts=card_facts(run),
                               more=lambda folder: pack_weights(folder, run.task.export.packed))
+        if run.result != run.bundle:
+            pack_compressed(run.result, run.task.export.packed)
         for path in run.task.export.to:
             written = export_model(bundle if run.result == run.bundle else run.result, run.base / path)
             _log.info("exported %s, of the %s bundle", written.path,
@@ -78,6 +80,22 @@ def pack_weights(folder: Path, asked: Sequence[PackedTask]) -> list[Path]:
         _log.info("packed weights: %s, %s", path.name, bytes_text(path.stat().st_size))
         written.append(path)
     return written
+
+
+def pack_compressed(folder: Path, asked: Sequence[PackedTask]) -> None:
+    """Pack the weights of a bundle that is written already, and note that on its card; bits that a compression has
+    chosen are packed as they are, whatever is asked."""
+    from openautoglm.core.files import sha256_file, write_json
+    from openautoglm.models.card import CARD_NAME, read_card
+    from openautoglm.models.quantised_file import QUANTISED_NAME
+
+    if (folder / QUANTISED_NAME).is_file():
+        asked = [PackedTask()] if asked else []
+    files = {path.name: sha256_file(path) for path in pack_weights(folder, asked)}
+    if files:
+        card = read_card(folder)
+        card = card.model_copy(update={"files": {**card.files, **files}})
+        write_json(folder / CARD_NAME, card.model_dump(mode="json"))
 
 
 def card_facts(run: Run) -> dict[str, Any]:
