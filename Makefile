@@ -4,6 +4,7 @@
 
 PYTHON   ?= python3
 PIP_ARGS ?=
+TEST_ARGS ?=
 WORKERS  ?= 2
 VENV     := .venv
 BIN      := $(VENV)/bin
@@ -13,7 +14,7 @@ CHECKERS := $(TOOLS)/.ready
 
 NATIVE   := CMakeLists.txt $(shell find src/openautoglm/runtime -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test lint bench docs picture native protos tools sbom audit clean
+.PHONY: demo test coverage lint bench docs picture native protos tools sbom audit clean
 
 $(READY): constraints.txt pyproject.toml $(NATIVE)
 	$(PYTHON) -c 'import sys; sys.exit("CPython 3.11 or later is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
@@ -24,9 +25,11 @@ $(READY): constraints.txt pyproject.toml $(NATIVE)
 demo: $(READY)  ## a dirty data set becomes a small GLM: cleaned, searched, trained, scored, exported
 	$(BIN)/python examples/quickstart/demo.py
 
-test: $(READY)  ## every test, two at a time, with coverage
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
-	$(BIN)/python -m pytest -q -n $(WORKERS) --cov --cov-report=term:skip-covered
+test: $(READY)  ## every test, two at a time
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS) $(TEST_ARGS)
+
+coverage:  ## every test, and the lines that none has run; takes a third longer
+	$(MAKE) --no-print-directory test TEST_ARGS="--cov --cov-report=term:skip-covered"
 
 lint: $(READY)  ## style, types, and the import contract
 	$(BIN)/ruff check src tests examples benchmarks deploy
