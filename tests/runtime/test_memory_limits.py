@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,16 @@ def test_what_is_resident_is_what_the_kernel_says() -> None:
         told = memory.resident_bytes()
         held.write(b"x" * (64 * MIB))
         assert memory.resident_bytes() > told + 60 * MIB
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed memory, and has a call for it")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    held = [bytes(100_000) for _ in range(640)]  # pieces below the size from which each is mapped alone
+    last, held = held[-1], []
+    before = memory.resident_bytes()
+    assert memory.give_back()
+    assert memory.resident_bytes() < before - 30 * MIB
+    assert not any(last[:8])
 
 
 def test_without_proc_the_peak_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:

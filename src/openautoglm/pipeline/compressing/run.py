@@ -24,6 +24,7 @@ from openautoglm.pipeline.compressing.recipe import Recipe, Step, steps_of
 from openautoglm.pipeline.compressing.steps import Around, apply_step
 from openautoglm.pipeline.state import locked
 from openautoglm.pipeline.units import bytes_text
+from openautoglm.runtime.memory import give_back
 
 _log = log.get(__name__)
 
@@ -137,6 +138,7 @@ class Job:
             except BundleError:
                 _log.info("step: %s", step.method)
                 bundle = apply_step(step, bundle, place, self._around)
+                give_back()  # measuring has two engines in memory
         return bundle
 
     def measured(self, bundle: Bundle) -> Measured:

@@ -27,6 +27,8 @@ from openautoglm.train.footprint import Training, footprint
 from openautoglm.train.settings import TrainSettings
 
 _TOGETHER = 32
+_LOGITS = 2 * 4 + 5 * 8
+"""Bytes of a logit of both, and of what is made of it to compare: logarithms of both, shares, and two on the way."""
 _RATE = 0.5
 """Share of the rate of products that the small and triangular products of a quantisation reach."""
 _RTN_PASSES = 40
@@ -143,7 +145,8 @@ def _measuring(spec: GlmSpec, recipe: Recipe, folder: Path | None, length: int, 
     ways = [plan.steps for plan in candidates(spec, recipe)] if recipe.recipe == "auto" else [recipe.recipe]
     return {"libraries at work": OVERHEAD_BYTES, "weights of the parent": facts.weight_bytes,
             "weights of the child": max(_child_bytes(spec, way, facts.weight_bytes) for way in ways),
-            "keys and values": 2 * facts.cache_bytes, "activations": 2 * facts.activation_bytes}
+            "keys and values": 2 * facts.cache_bytes, "activations": 2 * facts.activation_bytes,
+            "logits that are compared": _LOGITS * _TOGETHER * spec.vocab_size}
 
 
 def _child_bytes(spec: GlmSpec, steps: Sequence[Step], parent: int) -> int:
