@@ -31,19 +31,21 @@ QUICK = LoadSettings(arrivals=Arrivals(max_concurrency=4, num_prompts=24), promp
 
 
 def test_a_bundle_is_measured(bundle: Bundle) -> None:
-    target = EngineTarget(bundle.path, QUICK.prompts, PROGRAM, EngineSettings(max_batch=4), label="here")
-    result = run_load(QUICK, target)
+    prompts = Prompts(input_len=12, output_len=48)  # long enough for many looks while answers are under way
+    settings = QUICK.model_copy(update={"prompts": prompts, "judge": Judgement(resamples=100, sample_s=0.001)})
+    target = EngineTarget(bundle.path, prompts, PROGRAM, EngineSettings(max_batch=4), label="here")
+    result = run_load(settings, target)
     assert (result["completed"], result["failed"], result["loop"]) == (24, 0, "closed")
     frame = bundle.template.frame(bundle.tokenizer)  # a server puts it around its prompts, too
     form = len(frame.before) + len(frame.after)
-    assert (result["total_input_tokens"], result["total_output_tokens"]) == (24 * (12 + form), 24 * 5)
+    assert (result["total_input_tokens"], result["total_output_tokens"]) == (24 * (12 + form), 24 * 48)
     assert result["max_concurrent_requests"] == 4
     assert 0 < result["mean_ttft_ms"] < result["mean_e2el_ms"]
     assert result["mean_queue_time_ms"] >= 0
     assert 0 < result["server"]["kv_use_max"] <= 1
     assert result["server"]["tokens_per_step"] > 1
     assert result["engine"]["max_batch"] == 4
-    again = run_load(QUICK, target)  # the engine is loaded once, and serves another client
+    again = run_load(settings, target)  # the engine is loaded once, and serves another client
     assert again["completed"] == 24
 
 

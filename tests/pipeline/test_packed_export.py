@@ -111,6 +111,10 @@ def test_what_a_compression_wrote_is_packed_afterwards_in_bits_of_its_own(tmp_pa
         files = {name for name in open_bundle(folder, packed=True).card.files if "packed" in name}
         assert files == {file.name for file in folder.glob("packed-*")} == {f"{name}.safetensors" for name in names}
     assert answers(path, load="map") == unpacked
+    pack_compressed(plain.path, asked[1:])
+    assert [file.name for file in plain.path.glob("packed-*")] == ["packed-int8-g32-fp32.safetensors"]
+    pack_compressed(plain.path, ())
+    assert not [name for name in open_bundle(plain.path, packed=True).card.files if "packed" in name]
 
 
 @pytest.mark.usefixtures("extension")

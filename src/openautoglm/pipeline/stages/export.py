@@ -83,19 +83,24 @@ def pack_weights(folder: Path, asked: Sequence[PackedTask]) -> list[Path]:
 
 
 def pack_compressed(folder: Path, asked: Sequence[PackedTask]) -> None:
-    """Pack the weights of a bundle that is written already, and note that on its card; bits that a compression has
-    chosen are packed as they are, whatever is asked."""
+    """Pack the weights of a bundle that is written already, in place of what was packed before; its card names them.
+
+    Bits that a compression has chosen are packed as they are, whatever is asked.
+    """
     from openautoglm.core.files import sha256_file, write_json
+    from openautoglm.models.bundle import is_packed
     from openautoglm.models.card import CARD_NAME, read_card
     from openautoglm.models.quantised_file import QUANTISED_NAME
 
+    for file in folder.iterdir():
+        if is_packed(file.name):
+            file.unlink()
     if (folder / QUANTISED_NAME).is_file():
         asked = [PackedTask()] if asked else []
-    files = {path.name: sha256_file(path) for path in pack_weights(folder, asked)}
-    if files:
-        card = read_card(folder)
-        card = card.model_copy(update={"files": {**card.files, **files}})
-        write_json(folder / CARD_NAME, card.model_dump(mode="json"))
+    packed = {path.name: sha256_file(path) for path in pack_weights(folder, asked)}
+    card = read_card(folder)
+    files = {name: digest for name, digest in card.files.items() if not is_packed(name)}
+    write_json(folder / CARD_NAME, card.model_copy(update={"files": {**files, **packed}}).model_dump(mode="json"))
 
 
 def card_facts(run: Run) -> dict[str, Any]:
