@@ -28,7 +28,7 @@ demo: $(READY)  ## a dirty data set becomes a small GLM: cleaned, searched, trai
 test: $(READY)  ## every test, two at a time
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS) $(TEST_ARGS)
 
-coverage:  ## every test, and the lines that none has run; takes a third longer
+coverage:  ## every test, and the lines that none has run; takes a quarter longer
 	$(MAKE) --no-print-directory test TEST_ARGS="--cov --cov-report=term:skip-covered"
 
 lint: $(READY)  ## style, types, and the import contract
