@@ -14,7 +14,10 @@ from command_line import ENVIRONMENT
 from openautoglm.cli import main
 from openautoglm.core.files import write_json
 from openautoglm.models.presets import preset
+from openautoglm.pipeline.check import check
+from openautoglm.pipeline.context import Run
 from openautoglm.pipeline.estimating import compressing, libraries, serving, training
+from tiny_task import write_task
 
 SERVE = ("--for", "serve", "--cache-tokens", "2048", "--max-batch-tokens", "64")
 
@@ -138,3 +141,15 @@ def test_the_peak_of_a_real_training_lies_within_the_promise() -> None:
     cost = training.training_cost(trained, 0, probe(), MachineFacts(**facts))
     done = subprocess.run([sys.executable, "-c", TRAIN], env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert 0.85 < cost.peak_bytes / int(done.stdout.split()[-1]) < 1.15
+
+
+@pytest.mark.usefixtures("_known_machine")
+def test_what_a_compression_writes_is_counted_on_the_disk(tmp_path: Path) -> None:
+    sizes, parameters = [], 0
+    for more in ("", "compress: {recipe: [{method: rtn}, {method: kv}]}", "compress: {recipe: auto}"):
+        found = check(Run.of(write_task(tmp_path, more=more)))
+        assert found.estimate is not None, found.lines
+        sizes.append(found.estimate.disk_bytes)
+        parameters = found.estimate.plan.spec.parameters
+    assert sizes[1] - sizes[0] == (2 + 1 + 1) * 4 * parameters
+    assert sizes[2] > sizes[1]

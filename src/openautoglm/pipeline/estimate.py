@@ -14,6 +14,8 @@ from openautoglm.core.values import Example
 from openautoglm.data.pack import collate, plan_pass
 from openautoglm.data.tokens import store_from_ids
 from openautoglm.models.card import read_card
+from openautoglm.models.spec import GlmSpec
+from openautoglm.pipeline.compressing.auto import candidates
 from openautoglm.pipeline.context import Run
 from openautoglm.pipeline.estimating.cost import Cost
 from openautoglm.pipeline.estimating.training import training_cost
@@ -175,10 +177,19 @@ def _costs(run: Run, plan: Plan, data: DataFacts, limits: MachineFacts, machine:
         "teacher": read_card(teacher).spec.inference_memory_bytes(bytes_per_weight=4)}
     cost = training_cost(training, tokens * _padding(step, train, mean), machine, limits, more=more, context=int(mean))
     exported = (1 + len(run.task.export.to)) * (1 + len(run.task.export.packed))
-    copies = 4 * spec.parameters * (3 * train.keep + 2 + exported)
+    copies = 4 * spec.parameters * (3 * train.keep + 2 + exported + _compressed(run, spec))
     disk = copies + 3 * text_bytes + 4 * data.train_tokens
     return Estimate(plan=plan, data=data, positions=positions, overlong_ratio=overlong_ratio, cost=cost,
                     disk_bytes=disk, disk_free_bytes=machine.disk_free_bytes(run.folder))
+
+
+def _compressed(run: Run, spec: GlmSpec) -> int:
+    """How many models a compression leaves on disk at most: of every step or candidate, and the last with its packs."""
+    recipe = run.task.recipe()
+    if recipe is None:
+        return 0
+    steps = sum(1 for _ in candidates(spec, recipe)) if recipe.recipe == "auto" else len(recipe.recipe)
+    return steps + 1 + len(run.task.export.packed)
 
 
 def _trains_in_bf16(train: TrainSettings) -> bool:
