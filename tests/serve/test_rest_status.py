@@ -138,7 +138,7 @@ def test_a_probe_answers_while_requests_run(language: Language) -> None:
         asked.start()
         assert httpx.get(f"{server.url}/healthz").status_code == 200
         assert httpx.get(f"{server.url}/metrics").status_code == 200
-        gate.release(1000)
+        gate.release(100_000)
         asked.join(20)
         assert httpx.get(f"{server.url}/ready").status_code == 200
 
