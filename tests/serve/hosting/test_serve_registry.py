@@ -72,7 +72,7 @@ def test_a_registry_is_served_with_keys(registry: Registry) -> None:
             first = client.completions.create(model="reports/3", prompt="The Punter", max_tokens=4, temperature=0)
             assert first.usage is not None
             assert first.usage.completion_tokens <= 4
-            for number in range(60):
+            for number in range(200):  # by chance: a share of none comes once in 10^9
                 client.completions.create(model="reports", prompt="The", max_tokens=1, user=f"user-{number}")
             streamed = client.completions.create(model="models:/reports/1", prompt="The", max_tokens=3, stream=True)
             assert [chunk.choices[0].finish_reason for chunk in streamed][-1] in ("length", "stop")
@@ -82,8 +82,8 @@ def test_a_registry_is_served_with_keys(registry: Registry) -> None:
             with pytest.raises(openai.PermissionDeniedError):
                 client.post("/models/reports/load", body={}, cast_to=object)
         counted = figures(url, admin)
-        assert counted["reports/1"] + counted["reports/2"] == 61
-        assert 1 <= counted["reports/2"] <= 18
+        assert counted["reports/1"] + counted["reports/2"] == 201
+        assert 1 <= counted["reports/2"] <= 50
         assert counted["reports/3"] == 1
         process.terminate()
         assert process.wait(60) == 0
