@@ -15,7 +15,7 @@ from openautoglm.data.pack import collate, plan_pass
 from openautoglm.data.tokens import store_from_ids
 from openautoglm.models.card import read_card
 from openautoglm.models.spec import GlmSpec
-from openautoglm.pipeline.compressing.auto import candidates
+from openautoglm.pipeline.compressing.auto import ways
 from openautoglm.pipeline.context import Run
 from openautoglm.pipeline.estimating.cost import Cost
 from openautoglm.pipeline.estimating.training import training_cost
@@ -184,12 +184,11 @@ def _costs(run: Run, plan: Plan, data: DataFacts, limits: MachineFacts, machine:
 
 
 def _compressed(run: Run, spec: GlmSpec) -> int:
-    """How many models a compression leaves on disk at most: of every step or candidate, and the last with its packs."""
+    """How many models a compression leaves on disk at most: one a step of every way, and the result with its packs."""
     recipe = run.task.recipe()
     if recipe is None:
         return 0
-    steps = sum(1 for _ in candidates(spec, recipe)) if recipe.recipe == "auto" else len(recipe.recipe)
-    return steps + 1 + len(run.task.export.packed)
+    return sum(len(way) for way in ways(spec, recipe)) + 1 + len(run.task.export.packed)
 
 
 def _trains_in_bf16(train: TrainSettings) -> bool:

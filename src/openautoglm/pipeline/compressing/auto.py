@@ -10,7 +10,7 @@ from openautoglm.compress.settings import AwqSettings, GptqSettings, MixedSettin
 from openautoglm.core.errors import CompressError
 from openautoglm.models.spec import GlmSpec
 from openautoglm.pipeline.compressing.measure import Measured
-from openautoglm.pipeline.compressing.recipe import KvSettings, Recipe, Step
+from openautoglm.pipeline.compressing.recipe import KvSettings, Recipe, Step, steps_of
 from openautoglm.pipeline.units import bytes_text
 
 _MIXED = (5.0, 6.5)
@@ -107,6 +107,11 @@ def candidates(spec: GlmSpec, recipe: Recipe) -> Iterator[Plan]:
     if recipe.memory is not None:
         plans += [Plan(f"{plan.name}, kv int8", (*plan.steps, KvSettings()), plan.bits) for plan in plans]
     yield from plans
+
+
+def ways(spec: GlmSpec, recipe: Recipe) -> list[Sequence[Step]]:
+    """The steps of every candidate of ``auto``, or those of the recipe as the only way."""
+    return [plan.steps for plan in candidates(spec, recipe)] if recipe.recipe == "auto" else [steps_of(recipe)]
 
 
 def settled(last: Candidate, recipe: Recipe) -> bool:

@@ -11,9 +11,10 @@ from openautoglm.compress.plan import moments as quantising
 from openautoglm.compress.prune.settings import PruneSettings
 from openautoglm.compress.settings import MixedSettings, RtnSettings
 from openautoglm.compress.source import slots
+from openautoglm.compress.tables import form_of
 from openautoglm.engine.open import ProgramSettings, planned
 from openautoglm.models.spec import GlmSpec
-from openautoglm.pipeline.compressing.auto import candidates
+from openautoglm.pipeline.compressing.auto import ways
 from openautoglm.pipeline.compressing.material import LONGEST
 from openautoglm.pipeline.compressing.recipe import QUANTISING, DistilStep, KvSettings, MergeLoraSettings, Recipe, Step
 from openautoglm.pipeline.estimating.cost import LIBRARIES, Cost
@@ -33,8 +34,6 @@ _RATE = 0.5
 """Share of the rate of products that the small and triangular products of a quantisation reach."""
 _RTN_PASSES = 40
 """How often the values of a weight pass through memory while it is rounded, coded, compared and written."""
-_SCALE_BITS = 32
-"""Of a group's scale, and of its zero point."""
 _SEARCHED = 9
 """How many scales of a group are tried where they are searched."""
 
@@ -53,7 +52,7 @@ def compression_cost(spec: GlmSpec, recipe: Recipe, limit: int, folder: Path | N
     Raises:
         BundleError, GraphError, ResourceError, MissingExtraError: it could not be loaded for measuring.
     """
-    steps = list(_steps(spec, recipe))
+    steps = [step for way in ways(spec, recipe) for step in way]
     found: dict[str, dict[str, int]] = {}
     seconds = 0.0
     for step in steps:
@@ -76,12 +75,6 @@ def compression_cost(spec: GlmSpec, recipe: Recipe, limit: int, folder: Path | N
     return Cost("compress", found, seconds, f"products at {_RATE * products_per_s() / 1e9:.0f} GFLOP/s, memory at "
                 f"{bytes_per_s() / 1e9:.1f} GB/s, both measured now; the measurements before and after are not counted",
                 _named(spec, steps, calibration_tokens, length, recipe), limit, {}, tuple(remedies))
-
-
-def _steps(spec: GlmSpec, recipe: Recipe) -> list[Step]:
-    if recipe.recipe != "auto":
-        return list(recipe.recipe)
-    return [step for plan in candidates(spec, recipe) for step in plan.steps]
 
 
 def _step(step: Step, spec: GlmSpec, tokens: int | None, length: int, recipe: Recipe
@@ -142,9 +135,8 @@ def _measuring(spec: GlmSpec, recipe: Recipe, folder: Path | None, length: int, 
     plan = planned(spec, settings, folder)
     weights = folder if folder is not None and has_weights(folder) else None
     facts = weigh(with_cache(plan, _TOGETHER * min(LONGEST, length)), weights)
-    ways = [plan.steps for plan in candidates(spec, recipe)] if recipe.recipe == "auto" else [recipe.recipe]
     return {"libraries at work": OVERHEAD_BYTES, "weights of the parent": facts.weight_bytes,
-            "weights of the child": max(_child_bytes(spec, way, facts.weight_bytes) for way in ways),
+            "weights of the child": max(_child_bytes(spec, way, facts.weight_bytes) for way in ways(spec, recipe)),
             "keys and values": 2 * facts.cache_bytes, "activations": 2 * facts.activation_bytes,
             "logits that are compared": _LOGITS * _TOGETHER * spec.vocab_size}
 
@@ -154,16 +146,17 @@ def _child_bytes(spec: GlmSpec, steps: Sequence[Step], parent: int) -> int:
     last = next((step for step in reversed(steps) if isinstance(step, QUANTISING)), None)
     if last is None:
         return parent
-    form, bits = (last.base, 8) if isinstance(last, MixedSettings) else (last, last.bits)
-    scale = _SCALE_BITS * (1 if form.symmetric else 2)
+    mixed = last.average_bits if isinstance(last, MixedSettings) else None
+    base = last.base if isinstance(last, MixedSettings) else last
 
-    def stored(weights: int, bits: int, columns: int) -> float:
-        return weights * (bits + (scale / (form.group or columns) if bits <= 8 else 0)) / 8
+    def stored(bits: int, columns: int) -> float:
+        form = form_of(bits, base)
+        return bits if form is None else form.stored_bits(columns)
 
+    layer = sum(slot.weights * (mixed or stored(base.bits, slot.columns)) for slot in slots(spec).values())
+    tables = [max(base.embedding_bits, base.head_bits)] if spec.tied else [base.embedding_bits, base.head_bits]
     table = spec.vocab_size * spec.hidden_size
-    tables = [max(form.embedding_bits, form.head_bits)] if spec.tied else [form.embedding_bits, form.head_bits]
-    layer = sum(stored(slot.weights, bits, slot.columns) for slot in slots(spec).values())
-    return int(spec.layers * layer + sum(stored(table, each, spec.hidden_size) for each in tables))
+    return int(spec.layers * layer + sum(table * stored(bits, spec.hidden_size) for bits in tables)) // 8
 
 
 def _named(spec: GlmSpec, steps: list[Step], tokens: int | None, length: int, recipe: Recipe) -> dict[str, str]:

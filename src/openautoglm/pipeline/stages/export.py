@@ -8,7 +8,8 @@ from typing import Any
 
 from openautoglm.core import log
 from openautoglm.core.errors import GraphError, ResourceError
-from openautoglm.core.files import read_json
+from openautoglm.core.files import read_json, sha256_file, write_json
+from openautoglm.models.card import CARD_NAME, read_card
 from openautoglm.models.checkpoint import read_spec
 from openautoglm.pipeline.context import Run
 from openautoglm.pipeline.sections import PackedTask
@@ -87,9 +88,7 @@ def pack_compressed(folder: Path, asked: Sequence[PackedTask]) -> None:
 
     Bits that a compression has chosen are packed as they are, whatever is asked.
     """
-    from openautoglm.core.files import sha256_file, write_json
     from openautoglm.models.bundle import is_packed
-    from openautoglm.models.card import CARD_NAME, read_card
     from openautoglm.models.quantised_file import QUANTISED_NAME
 
     for file in folder.iterdir():
